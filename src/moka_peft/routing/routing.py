@@ -1,0 +1,146 @@
+"""Routing: which modality every token is, and which user turn it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+PADDING = -1
+TEXT = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """Tells every adapted layer which A a token takes and which instruction it attends to.
+
+    `modality` [B, S] int64: -1 padding, 0 text, k >= 1 the k-th name of `modalities`.
+    `turn` [B, S] int64: for a media token the user turn it belongs to (0 = none); for a text token the turn
+    whose instruction it is part of (0 = not instruction). Padding has turn 0.
+    `modalities` names the integers, e.g. ("text", "visual", "audio"); None: the adapter's own order.
+    `open_turn` [B] int64: the turn whose close was not seen by the end of the row, 0 where there is none;
+    None where that is unknown, as for a routing made by hand.
+
+    Raises ValueError on shapes, dtypes or values that do not fit. Values are read once, here, and never under
+    torch.compile.
+    """
+
+    modality: Tensor
+    turn: Tensor
+    modalities: tuple[str, ...] | None = None
+    open_turn: Tensor | None = None
+    _derived: dict = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.modalities is not None:
+            object.__setattr__(self, "modalities", tuple(self.modalities))
+        self._check_form()
+        if not torch.compiler.is_compiling() and not self.modality.is_meta:
+            self._check_values()
+
+    def _check_form(self) -> None:
+        for name in ("modality", "turn"):
+            tensor = getattr(self, name)
+            if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.dim() != 2:
+                got = (
+                    f"{tensor.dtype} {list(tensor.shape)}"
+                    if isinstance(tensor, Tensor)
+                    else type(tensor).__name__
+                )
+                raise ValueError(
+                    f"`{name}` of Routing: expected an int64 tensor [batch, sequence], got {got}."
+                )
+        if self.modality.shape != self.turn.shape:
+            raise ValueError(
+                f"`turn` of Routing: expected the shape of `modality` {list(self.modality.shape)}, "
+                f"got {list(self.turn.shape)}."
+            )
+        if self.modality.device != self.turn.device:
+            raise ValueError(
+                f"`turn` of Routing: expected the device of `modality` ({self.modality.device}), got {self.turn.device}."
+            )
+
+    def _check_values(self) -> None:
+        if self.modality.numel() == 0:
+            return
+        stray = ((self.modality == PADDING) & (self.turn != 0)).any().to(torch.int64)
+        low, high, turn_low, stray = torch.stack(
+            [self.modality.min(), self.modality.max(), self.turn.min(), stray]
+        ).tolist()
+        if low < PADDING:
+            raise ValueError(f"`modality` of Routing: expected values >= -1 (-1 is padding), got {low}.")
+        if self.modalities is not None and high >= len(self.modalities):
+            raise ValueError(
+                f"`modality` of Routing: expected values below {len(self.modalities)}, "
+                f"the number of `modalities` {self.modalities}, got {high}."
+            )
+        if turn_low < 0:
+            raise ValueError(f"`turn` of Routing: expected values >= 0 (0 is none), got {turn_low}.")
+        if stray:
+            raise ValueError("`turn` of Routing: expected 0 at padding (modality -1), got a turn there.")
+
+    @property
+    def shape(self) -> torch.Size:
+        """[batch, sequence]"""
+        return self.modality.shape
+
+    @property
+    def is_media(self) -> Tensor:
+        """[B, S] bool: tokens of any modality other than text."""
+        return self.modality > TEXT
+
+    @property
+    def is_instruction(self) -> Tensor:
+        """[B, S] bool: text tokens that are part of some turn's instruction."""
+        return (self.modality == TEXT) & (self.turn > 0)
+
+    def to(self, device: torch.device | str) -> Routing:
+        """The same routing on `device`; copied once per device, values not read again."""
+        device = torch.device(device)
+        if device == self.modality.device:
+            return self
+        key = ("device", str(device))
+        if key not in self._derived:
+            self._derived[key] = self._with(self.modality.to(device), self.turn.to(device))
+        return self._derived[key]
+
+    def renamed(self, modalities: tuple[str, ...]) -> Routing:
+        """The same routing with its integers in the order of `modalities`, an adapter's own.
+
+        Raises ValueError where a token's modality is none of `modalities`.
+        """
+        if self.modalities is None or self.modalities == modalities:
+            return self
+        key = ("renamed", modalities)
+        if key not in self._derived:
+            self._derived[key] = self._rename(modalities)
+        return self._derived[key]
+
+    def _rename(self, modalities: tuple[str, ...]) -> Routing:
+        names = self.modalities or ()
+        modality = torch.where(self.modality == PADDING, PADDING, TEXT)
+        for index, name in enumerate(names):
+            is_name = self.modality == index
+            if name in modalities:
+                modality = torch.where(is_name, modalities.index(name), modality)
+            elif not torch.compiler.is_compiling() and bool(is_name.any()):
+                raise ValueError(
+                    f"`routing` holds tokens of modality {name!r}, but the adapter's modalities are {modalities}. "
+                    f"Train the adapter with MokaConfig(modalities=...) that names {name!r}, or leave that media out."
+                )
+        return self._with(modality, self.turn, modalities)
+
+    def _with(self, modality: Tensor, turn: Tensor, modalities: tuple[str, ...] | None = None) -> Routing:
+        """A routing made from checked parts, without reading their values again."""
+        routing = object.__new__(Routing)
+        values = {
+            "modality": modality,
+            "turn": turn,
+            "modalities": modalities or self.modalities,
+            "open_turn": self.open_turn,
+            "_derived": {},
+        }
+        for name, value in values.items():
+            object.__setattr__(routing, name, value)
+        return routing

@@ -1,0 +1,140 @@
+"""route(): from token ids to a Routing, in tensor operations alone (no loop over samples, no device sync)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .routing import PADDING, TEXT, Routing
+from .spec import RoutingSpec
+
+
+def route(
+    input_ids: Tensor,
+    spec: RoutingSpec,
+    attention_mask: Tensor | None = None,
+    *,
+    prompt_length: int | None = None,
+) -> Routing:
+    """Reads modality and turn of every token of `input_ids` [B, S] int64.
+
+    `attention_mask` [B, >= S]: 0 is padding; with more columns than tokens (a cached forward) the last S count;
+    None: no padding. `prompt_length`: for a spec without a close, the column where the answer begins.
+    Raises ValueError where the shapes do not fit.
+    """
+    if input_ids.dim() != 2:
+        raise ValueError(f"`input_ids`: expected [batch, sequence], got {list(input_ids.shape)}.")
+    real = _real_tokens(input_ids, attention_mask)
+    modality = torch.where(real, TEXT, PADDING)
+    for index, ids in enumerate(spec.placeholders.values(), start=1):
+        modality = torch.where(_is_any(input_ids, ids) & real, index, modality)
+    ids = torch.where(real, input_ids, -1)
+    turn, inside, delimiter = _scan_turns(ids, spec, prompt_length)
+    is_media = modality > TEXT
+    is_instruction = (modality == TEXT) & ~delimiter & ~_skipped(ids, spec)
+    if not spec.user_close:
+        is_instruction &= ~_media_follows(turn, is_media)
+    open_turn = torch.where(inside[:, -1], turn[:, -1], 0)
+    turn = torch.where(inside & (is_media | is_instruction), turn, 0)
+    return Routing(modality, turn, spec.modalities, open_turn)
+
+
+def _real_tokens(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    if attention_mask is None:
+        return torch.ones_like(input_ids, dtype=torch.bool)
+    batch, length = input_ids.shape
+    if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
+        raise ValueError(
+            f"`attention_mask`: expected [{batch}, {length}] or more columns, got {list(attention_mask.shape)}."
+        )
+    return attention_mask[:, -length:] != 0
+
+
+def _is_any(ids: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    found = ids == tokens[0]
+    for token in tokens[1:]:
+        found = found | (ids == token)
+    return found
+
+
+def _shift(mask: Tensor, by: int) -> Tensor:
+    """mask moved `by` columns to the right (negative: left), False coming in."""
+    if by == 0:
+        return mask
+    if abs(by) >= mask.shape[1]:
+        return torch.zeros_like(mask)
+    filler = torch.zeros_like(mask[:, : abs(by)])
+    return torch.cat([filler, mask[:, :-by]], 1) if by > 0 else torch.cat([mask[:, -by:], filler], 1)
+
+
+def _starts(ids: Tensor, sequence: tuple[int, ...]) -> Tensor:
+    """[B, S] bool: True where `sequence` begins."""
+    found = ids == sequence[0]
+    for offset, token in enumerate(sequence[1:], start=1):
+        found = found & _shift(ids == token, -offset)
+    return found
+
+
+def _matches(ids: Tensor, sequences: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Where any of `sequences` begins, where it ends, and every token it covers; each [B, S] bool."""
+    begins = ends = covered = torch.zeros_like(ids, dtype=torch.bool)
+    for sequence in sequences:
+        start = _starts(ids, sequence)
+        begins = begins | start
+        ends = ends | _shift(start, len(sequence) - 1)
+        for offset in range(len(sequence)):
+            covered = covered | _shift(start, offset)
+    return begins, ends, covered
+
+
+def _last(mask: Tensor, *, before: bool) -> Tensor:
+    """[B, S] column of the last True at or before each token (`before`: strictly before), -1 where there is none."""
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, columns, -1).cummax(1).values
+    if not before:
+        return last
+    return torch.cat([torch.full_like(last[:, :1], -1), last[:, :-1]], 1)
+
+
+def _scan_turns(ids: Tensor, spec: RoutingSpec, prompt_length: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of the last opened user turn, whether that turn is still open, and the delimiters' tokens."""
+    _, open_ends, open_covers = _matches(ids, spec.user_open)
+    closes, _, close_covers = _matches(ids, spec.user_close or spec.answer_start)
+    if not spec.user_close and prompt_length is not None and prompt_length < ids.shape[1]:
+        closes = closes | (torch.arange(ids.shape[1], device=ids.device) == prompt_length)
+    last_open = _last(open_ends, before=True)
+    if not spec.user_open:  # the row itself opens the first turn
+        last_open = last_open.clamp(min=0)
+    last_close = _last(closes, before=False)
+    inside = (last_open > last_close) | ((last_open >= 0) & (last_close < 0))
+    opens = (
+        open_ends & ~inside
+    )  # an open inside an open turn is a variant of the same delimiter, or typed text
+    turn = opens.cumsum(1) - opens.to(torch.int64)
+    if not spec.user_open:
+        turn = turn + 1
+    return turn, inside, open_covers | close_covers
+
+
+def _skipped(ids: Tensor, spec: RoutingSpec) -> Tensor:
+    skipped = torch.zeros_like(ids, dtype=torch.bool)
+    for item in spec.skip:
+        if isinstance(item, int):
+            skipped = skipped | (ids == item)
+        elif isinstance(item[0], int):
+            skipped = skipped | _matches(ids, (item,))[2]  # pyright: ignore[reportArgumentType]
+        else:
+            begins, _, _ = _matches(ids, item[:1])  # pyright: ignore[reportArgumentType]
+            _, ends, _ = _matches(ids, item[1:])  # pyright: ignore[reportArgumentType]
+            skipped = skipped | (_last(begins, before=False) > _last(ends, before=True))
+    return skipped
+
+
+def _media_follows(turn: Tensor, is_media: Tensor) -> Tensor:
+    """[B, S] bool: a later token of the same turn is media."""
+    length = turn.shape[1]
+    columns = torch.arange(length, device=turn.device)
+    following = torch.where(is_media, columns, length).flip(1).cummin(1).values.flip(1)
+    found = following < length
+    next_turn = turn.gather(1, following.clamp(max=length - 1))
+    return found & (next_turn == turn)
