@@ -43,14 +43,8 @@ class Routing:
         for name in ("modality", "turn"):
             tensor = getattr(self, name)
             if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.dim() != 2:
-                got = (
-                    f"{tensor.dtype} {list(tensor.shape)}"
-                    if isinstance(tensor, Tensor)
-                    else type(tensor).__name__
-                )
-                raise ValueError(
-                    f"`{name}` of Routing: expected an int64 tensor [batch, sequence], got {got}."
-                )
+                got = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise ValueError(f"`{name}` of Routing: expected an int64 tensor [batch, sequence], got {got}.")
         if self.modality.shape != self.turn.shape:
             raise ValueError(
                 f"`turn` of Routing: expected the shape of `modality` {list(self.modality.shape)}, "
@@ -58,7 +52,7 @@ class Routing:
             )
         if self.modality.device != self.turn.device:
             raise ValueError(
-                f"`turn` of Routing: expected the device of `modality` ({self.modality.device}), got {self.turn.device}."
+                f"`turn` of Routing: expected device {self.modality.device}, as `modality`, got {self.turn.device}."
             )
 
     def _check_values(self) -> None:

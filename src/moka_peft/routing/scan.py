@@ -106,10 +106,8 @@ def _scan_turns(ids: Tensor, spec: RoutingSpec, prompt_length: int | None) -> tu
     if not spec.user_open:  # the row itself opens the first turn
         last_open = last_open.clamp(min=0)
     last_close = _last(closes, before=False)
-    inside = (last_open > last_close) | ((last_open >= 0) & (last_close < 0))
-    opens = (
-        open_ends & ~inside
-    )  # an open inside an open turn is a variant of the same delimiter, or typed text
+    inside = last_open > last_close
+    opens = open_ends & ~inside  # an open inside an open turn is a variant of the same delimiter, or typed text
     turn = opens.cumsum(1) - opens.to(torch.int64)
     if not spec.user_open:
         turn = turn + 1

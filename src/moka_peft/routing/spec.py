@@ -32,9 +32,7 @@ class RoutingSpec:
     template: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        placeholders = {
-            name: _ids(ids, f"placeholders[{name!r}]") for name, ids in dict(self.placeholders).items()
-        }
+        placeholders = {name: _ids(ids, f"placeholders[{name!r}]") for name, ids in dict(self.placeholders).items()}
         object.__setattr__(self, "placeholders", placeholders)
         for name in ("user_open", "user_close", "answer_start"):
             sequences = tuple(_ids(sequence, name) for sequence in getattr(self, name))
@@ -53,7 +51,7 @@ class RoutingSpec:
             for token in ids:
                 if token in owner:
                     raise ValueError(
-                        f"`placeholders` of RoutingSpec: token id {token} stands for both {owner[token]!r} and {name!r}."
+                        f"`placeholders` of RoutingSpec: token id {token} stands for {owner[token]!r} and for {name!r}."
                     )
                 owner[token] = name
 
@@ -90,9 +88,7 @@ class RoutingSpec:
 def _ids(values: Any, name: str) -> tuple[int, ...]:
     ids = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
     if not ids or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
-        raise ValueError(
-            f"`{name}` of RoutingSpec: expected token ids (integers >= 0), at least one, got {values!r}."
-        )
+        raise ValueError(f"`{name}` of RoutingSpec: expected token ids (integers >= 0), at least one, got {values!r}.")
     return ids
 
 

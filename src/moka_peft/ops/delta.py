@@ -1,0 +1,99 @@
+"""moka_delta: what a MokA adapter adds to a frozen Linear's output; checks its input, picks an implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from moka_peft.routing import Routing
+
+from . import eager, reference
+
+INTERACTIONS = ("cross_attention", "text_query", "mean", "none")
+INSTRUCTION_SPANS = ("tokens", "contiguous")
+IMPLEMENTATIONS = {"auto": eager.moka_delta, "eager": eager.moka_delta, "reference": reference.moka_delta}
+
+
+def moka_delta(
+    x: Tensor,
+    A: Tensor,
+    B: Tensor,
+    routing: Routing,
+    *,
+    scaling: float,
+    cross_scale: float | Sequence[float],
+    interaction: str = "cross_attention",
+    scale_before_attention: bool = False,
+    instruction_span: str = "tokens",
+    impl: str = "auto",
+) -> Tensor:
+    """The adapter's part of an adapted Linear: s B (z + lambda c), [B, S, O]. MokA, arXiv 2506.05191.
+
+    x [B, S, I]; A [M, r, I], stacked in the order of the routing's modalities; B [O, r]; `scaling` s = alpha / r;
+    `cross_scale` lambda, one number or one per media modality (M - 1). Differentiable in x, A and B; rows at
+    padding are exactly 0; an A whose modality is absent gets zero gradients.
+    `interaction`: "cross_attention" (media attend to their turn's instruction), "text_query" (the instruction
+    attends to its turn's media), "mean" (media get the instruction's mean), "none".
+    `scale_before_attention`: s on z rather than on the result. `instruction_span`: "contiguous" also counts the
+    positions between an instruction's first and last token, as zero keys.
+    Raises ValueError on shapes or options that do not fit.
+    """
+    check_options(interaction, instruction_span, impl)
+    _check_shapes(x, A, B, routing)
+    return IMPLEMENTATIONS[impl](
+        x,
+        A,
+        B,
+        routing,
+        scaling=scaling,
+        cross_scale=per_modality(cross_scale, A.shape[0] - 1),
+        interaction=interaction,
+        scale_before_attention=scale_before_attention,
+        instruction_span=instruction_span,
+    )
+
+
+def check_options(interaction: str, instruction_span: str, impl: str) -> None:
+    """Raises ValueError, naming the option, where a value is unknown or two do not go together."""
+    known = {
+        "interaction": (interaction, INTERACTIONS),
+        "instruction_span": (instruction_span, INSTRUCTION_SPANS),
+        "impl": (impl, tuple(IMPLEMENTATIONS)),
+    }
+    for name, (value, choices) in known.items():
+        if value not in choices:
+            raise ValueError(f"`{name}`: expected one of {', '.join(choices)}, got {value!r}.")
+    if interaction == "text_query" and instruction_span == "contiguous":
+        raise ValueError(
+            "`instruction_span`='contiguous' is defined for media that attend to text, not for "
+            "interaction='text_query'. Use instruction_span='tokens'."
+        )
+
+
+def per_modality(cross_scale: float | Sequence[float], media_modalities: int) -> tuple[float, ...]:
+    """`cross_scale` as one lambda per media modality. Raises ValueError where the count differs."""
+    if isinstance(cross_scale, int | float):
+        return (float(cross_scale),) * media_modalities
+    scales = tuple(float(scale) for scale in cross_scale)
+    if len(scales) != media_modalities:
+        raise ValueError(
+            f"`cross_scale`: expected one number or {media_modalities}, one per media modality, got {len(scales)}."
+        )
+    return scales
+
+
+def _check_shapes(x: Tensor, A: Tensor, B: Tensor, routing: Routing) -> None:
+    if x.dim() != 3 or 0 in x.shape[:2]:
+        raise ValueError(f"`x`: expected [batch, sequence, in_features] with no empty dimension, got {list(x.shape)}.")
+    if A.dim() != 3 or A.shape[2] != x.shape[2]:
+        raise ValueError(f"`A`: expected [modalities, rank, {x.shape[2]}], got {list(A.shape)}.")
+    if B.dim() != 2 or B.shape[1] != A.shape[1]:
+        raise ValueError(f"`B`: expected [out_features, {A.shape[1]}], got {list(B.shape)}.")
+    if routing.shape != x.shape[:2]:
+        raise ValueError(
+            f"`routing` describes {list(routing.shape)} tokens, but the layer got {list(x.shape[:2])} "
+            "([batch, sequence]). Pass the routing of this very input."
+        )
+    if routing.modalities is not None and len(routing.modalities) > A.shape[0]:
+        raise ValueError(f"`A` holds {A.shape[0]} matrices, but the routing names {routing.modalities}.")
