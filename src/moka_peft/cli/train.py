@@ -1,0 +1,21 @@
+"""`moka train`: a recipe becomes an adapter."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="YAML file, for example recipes/quickstart.yaml")],
+    settings: Annotated[list[str] | None, typer.Argument(help="key=value over the recipe")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the output folder.")
+    ] = False,
+) -> None:
+    """Train an adapter from a recipe, or resume its run."""
+    from moka_peft.training import load_recipe, train
+
+    flags = [f"{name}=true" for name, given in (("resume", resume), ("overwrite", overwrite)) if given]
+    train(load_recipe(recipe, [*(settings or ()), *flags]))
