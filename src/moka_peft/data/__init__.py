@@ -1,0 +1,9 @@
+"""Samples, dataset formats, media decoding and the collator."""
+
+from moka_peft.data.av_digits import AvDigits
+from moka_peft.data.collator import Collator
+from moka_peft.data.media import load_audio, load_image, load_video
+from moka_peft.data.samples import Sample
+from moka_peft.data.sources import load_samples
+
+__all__ = ["AvDigits", "Collator", "Sample", "load_audio", "load_image", "load_samples", "load_video"]
