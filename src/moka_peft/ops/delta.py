@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from moka_peft.routing import Routing
@@ -52,6 +54,26 @@ def moka_delta(
         scale_before_attention=scale_before_attention,
         instruction_span=instruction_span,
     )
+
+
+def moka_residual(
+    x: Tensor,
+    A: Tensor,
+    B: Tensor,
+    routing: Routing,
+    *,
+    scaling: float,
+    interaction: str = "cross_attention",
+    **options: Any,
+) -> Tensor:
+    """What a layer with s B A_text folded into its weight still lacks: moka_delta - s B A_text x, [B, S, O].
+
+    Zero except at media tokens and, for "text_query", at instruction tokens. Arguments as `moka_delta`.
+    """
+    delta = moka_delta(x, A, B, routing, scaling=scaling, interaction=interaction, **options)
+    text = F.linear(F.linear(x, A[0]) * scaling, B)
+    differs = routing.is_media | routing.is_instruction if interaction == "text_query" else routing.is_media
+    return (delta - text).masked_fill(~differs.unsqueeze(-1), 0)
 
 
 def check_options(interaction: str, instruction_span: str, impl: str) -> None:

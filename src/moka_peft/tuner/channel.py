@@ -1,0 +1,144 @@
+"""RoutingChannel: how the routing of a forward reaches the adapted layers of a model.
+
+A pre-hook on the model's root (and on its inner base model, which some trainers call) finds the routing and puts it
+into the channel; the adapted layers read it; the channel is emptied when that forward ends, so that no layer can use
+the routing of an earlier one. Recomputation under gradient checkpointing happens after the forward has ended: the
+model's checkpointing function is wrapped so that the routing is captured with the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from moka_peft.routing import Routing
+
+ATTRIBUTE = "_moka_channel"
+
+
+@dataclass(frozen=True, eq=False)
+class FixedRouting:
+    """What `use_routing` holds for all forwards inside it."""
+
+    routing: Routing | None
+    allow_open_turn: bool = False
+
+
+@dataclass(eq=False)
+class RoutingChannel:
+    """What one model's hook and adapted layers share.
+
+    `configs`: adapter name -> MokaConfig. `current`: adapter name -> the routing of the forward that is running.
+    `owner`: the module whose forward opened the channel. `fixed`: set by `use_routing`. `prompt_length`: columns of
+    the prompt while `generate` runs. `checkpointed`: modules that may recompute adapted layers.
+    """
+
+    configs: dict[str, Any] = field(default_factory=dict)
+    layers: list[nn.Module] = field(default_factory=list)
+    checkpointed: list[nn.Module] = field(default_factory=list)
+    current: dict[str, Routing] | None = None
+    owner: nn.Module | None = None
+    fixed: FixedRouting | None = None
+    prompt_length: int | None = None
+    hooks: list[Any] = field(default_factory=list)
+    keys_seen: dict[str, KeyCount] = field(default_factory=dict)
+
+    def read(self, adapter: str, layer: str, device: torch.device) -> Routing:
+        """The running forward's routing for `adapter`, on `device`. Raises RuntimeError where there is none."""
+        if self.current is None or adapter not in self.current:
+            raise RuntimeError(
+                f"layer {layer!r} ran outside a forward of the model that its MokA adapter belongs to, so it has no "
+                "routing. Call the model itself; or, for gradient checkpointing, enable it with "
+                "model.gradient_checkpointing_enable() so that the recomputation keeps its routing."
+            )
+        return self.current[adapter].to(device)
+
+    def active_adapters(self) -> list[str]:
+        """Adapters that the next forward will use: the active and the merged ones, none while disabled."""
+        for layer in self.layers:
+            if not layer.disable_adapters:
+                names = [*layer.active_adapters, *layer.merged_adapters]
+                return [name for name in dict.fromkeys(names) if name in self.configs]
+        return []
+
+    @contextmanager
+    def holding(self, current: dict[str, Routing]) -> Iterator[None]:
+        """`current` for the time of one (re)computation."""
+        previous, self.current = self.current, current
+        try:
+            yield
+        finally:
+            self.current = previous
+
+    def bind_checkpoints(self) -> None:
+        """Wraps the checkpointing function of every module that has one and is not wrapped yet."""
+        for module in self.checkpointed:
+            function = module.__dict__.get("_gradient_checkpointing_func")
+            if function is not None and not isinstance(function, RoutedCheckpoint):
+                module.__dict__["_gradient_checkpointing_func"] = RoutedCheckpoint(function, self)
+
+
+@dataclass(eq=False)
+class KeyCount:
+    """Media tokens seen in training forwards and how many of them had an instruction to attend to."""
+
+    forwards: int = 0
+    media: int = 0
+    with_key: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class RoutedCheckpoint:
+    """A checkpointing function whose recomputation runs with the routing of its own forward."""
+
+    checkpoint: Callable[..., Any]
+    channel: RoutingChannel
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.channel.current is None or torch.compiler.is_compiling():
+            return self.checkpoint(function, *args, **kwargs)
+        return self.checkpoint(partial(self._run, self.channel.current, function), *args, **kwargs)
+
+    def _run(self, current: dict[str, Routing], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.channel.holding(current):
+            return function(*args, **kwargs)
+
+
+def channel_of(model: nn.Module) -> RoutingChannel:
+    """The channel of `model`: a PeftModel, its base, or any module that holds adapted Linears.
+
+    Raises ValueError where the module holds no MokA layer.
+    """
+    for module in model.modules():
+        channel = module.__dict__.get(ATTRIBUTE) or module.__dict__.get("channel")
+        if isinstance(channel, RoutingChannel):
+            return channel
+    raise ValueError(f"`model`: {type(model).__name__} holds no MokA adapter. Wrap it with get_peft_model first.")
+
+
+def media_with_keys(model: nn.Module) -> dict[str, float]:
+    """Adapter name -> share of media tokens, over the training forwards so far, that had an instruction to attend to."""
+    return {name: c.with_key / c.media for name, c in channel_of(model).keys_seen.items() if c.media}
+
+
+@contextmanager
+def use_routing(model: nn.Module, routing: Routing | None, *, allow_open_turn: bool = False) -> Iterator[None]:
+    """Fixes the routing of the first S positions for every forward of `model` inside the block.
+
+    Columns past S are text of turn 0. A forward that continues a cache takes its columns by cache position; rows
+    repeat when its batch is a multiple of the routing's (beams). `routing` None: routing is read from `input_ids` as
+    usual. `allow_open_turn`: media whose turn is not closed when a cache is filled stay without keys instead of
+    raising. Raises ValueError where the batch is no multiple or the first forward is shorter than S.
+    """
+    channel = channel_of(model)
+    previous, channel.fixed = channel.fixed, FixedRouting(routing, allow_open_turn)
+    try:
+        yield
+    finally:
+        channel.fixed = previous

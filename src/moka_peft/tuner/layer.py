@@ -1,0 +1,201 @@
+"""MokaLinear: a frozen Linear with one A per modality and one B."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from torch import Tensor, nn
+
+from moka_peft.ops.delta import moka_delta, moka_residual
+from moka_peft.routing import Routing
+from moka_peft.routing.plan import has_media
+
+from .channel import RoutingChannel
+
+
+@dataclass(frozen=True)
+class DeltaOptions:
+    """How one adapter computes its delta; the fields are those of `MokaConfig`."""
+
+    modalities: tuple[str, ...]
+    cross_scale: float | tuple[float, ...]
+    interaction: str
+    scale_before_attention: bool
+    instruction_span: str
+    impl: str
+
+    def for_delta(self) -> dict[str, Any]:
+        """The keyword arguments of `moka_delta` that do not depend on the rank."""
+        names = ("cross_scale", "interaction", "scale_before_attention", "instruction_span", "impl")
+        return {name: getattr(self, name) for name in names}
+
+
+class MokaLinear(nn.Module, BaseTunerLayer):
+    """base(x) + delta(x, A's, B, routing), for any number of adapters.
+
+    Parameters, per adapter: `moka_A_<modality>.<adapter>.weight` [r, I] and `moka_B.<adapter>.weight` [O, r].
+    x is [B, S, I]; the routing comes from the model's channel, set by its forward hook. Raises RuntimeError where
+    there is none.
+    """
+
+    def __init__(self, base_layer: nn.Linear, channel: RoutingChannel, name: str) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.channel = channel
+        self.name = name
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.moka_B = nn.ModuleDict()
+        self.moka_dropout = nn.ModuleDict()
+        self.adapter_layer_names = ("moka_B",)
+        self.other_param_names = ("r", "scaling", "options", "moka_dropout")
+        self.r: dict[str, int] = {}
+        self.scaling: dict[str, float] = {}
+        self.options: dict[str, DeltaOptions] = {}
+        self.merged_adapters: list[str] = []
+        self.register_load_state_dict_pre_hook(_check_loaded_weights)
+
+    def update_layer(
+        self,
+        adapter: str,
+        options: DeltaOptions,
+        *,
+        r: int,
+        lora_alpha: float,
+        lora_dropout: float,
+        use_rslora: bool,
+        init_lora_weights: bool | str,
+        inference_mode: bool = False,
+    ) -> None:
+        """Adds or replaces `adapter`'s weights, on the base layer's device and in its dtype."""
+        self.r[adapter] = r
+        self.scaling[adapter] = lora_alpha / (math.sqrt(r) if use_rslora else r)
+        self.options[adapter] = options
+        self.moka_dropout[adapter] = nn.Dropout(lora_dropout) if lora_dropout else nn.Identity()
+        for modality in options.modalities:
+            self._container(f"moka_A_{modality}")[adapter] = nn.Linear(self.in_features, r, bias=False)
+        self.moka_B[adapter] = nn.Linear(r, self.out_features, bias=False)
+        self.reset_parameters(adapter, init_lora_weights)
+        self._move_adapter_to_device_of_base_layer(adapter)
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def _container(self, name: str) -> nn.ModuleDict:
+        if name not in self.adapter_layer_names:
+            self.adapter_layer_names = (*self.adapter_layer_names, name)
+            setattr(self, name, nn.ModuleDict())
+        return getattr(self, name)
+
+    def reset_parameters(self, adapter: str, init_lora_weights: bool | str) -> None:
+        """A: Kaiming uniform (a = sqrt 5) or normal ("gaussian"); B: zero, or random too where False."""
+        for modality in self.options[adapter].modalities:
+            weight = self._weight(f"moka_A_{modality}", adapter)
+            if init_lora_weights == "gaussian":
+                nn.init.normal_(weight, std=1 / self.r[adapter])
+            else:
+                nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        if init_lora_weights:
+            nn.init.zeros_(self._weight("moka_B", adapter))
+        else:
+            nn.init.kaiming_uniform_(self._weight("moka_B", adapter), a=math.sqrt(5))
+
+    def _weight(self, container: str, adapter: str) -> Tensor:
+        return getattr(self, container)[adapter].weight
+
+    def stacked_A(self, adapter: str) -> Tensor:
+        """A [M, r, I] in the order of the adapter's modalities."""
+        return torch.stack([self._weight(f"moka_A_{m}", adapter) for m in self.options[adapter].modalities])
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """[B, S, O] from [B, S, I]."""
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(x, *args, **kwargs)
+        result = self.base_layer(x, *args, **kwargs)
+        for adapter in (*self.merged_adapters, *self._unmerged_active()):
+            routing = self.channel.read(adapter, self.name, x.device)
+            if adapter in self.merged_adapters and not has_media(routing):
+                continue
+            result = result + self._delta(adapter, x, routing).to(result.dtype)
+        return result
+
+    def _unmerged_active(self) -> list[str]:
+        return [a for a in self.active_adapters if a in self.moka_B and a not in self.merged_adapters]
+
+    def _delta(self, adapter: str, x: Tensor, routing: Routing) -> Tensor:
+        """The adapter's part of the output; of a merged adapter only what the folded weight does not hold."""
+        A, B = self.stacked_A(adapter), self._weight("moka_B", adapter)
+        x = self.moka_dropout[adapter](self._cast_input_dtype(x, A.dtype))
+        compute = moka_residual if adapter in self.merged_adapters else moka_delta
+        return compute(x, A, B, routing, scaling=self.scaling[adapter], **self.options[adapter].for_delta())
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Folds s B A_text into the base weight. Raises ValueError on a quantized base, or on NaN with `safe_merge`."""
+        for adapter in check_adapters_to_merge(self, adapter_names):
+            if adapter not in self.moka_B:
+                continue
+            weight = self._base_weight_for_merge()
+            merged = weight + self.text_update(adapter).to(weight.dtype)
+            if safe_merge and not torch.isfinite(merged).all():
+                raise ValueError(f"`merge_adapter`: adapter {adapter!r} makes the weight of {self.name!r} non-finite.")
+            weight.copy_(merged)
+            self.merged_adapters.append(adapter)
+
+    def unmerge(self) -> None:
+        """Takes every merged adapter out of the base weight again."""
+        while self.merged_adapters:
+            adapter = self.merged_adapters.pop()
+            weight = self._base_weight_for_merge()
+            weight.sub_(self.text_update(adapter).to(weight.dtype))
+
+    def text_update(self, adapter: str) -> Tensor:
+        """s B A_text [O, I], the text path as an ordinary low-rank update."""
+        A, B = self._weight("moka_A_text", adapter), self._weight("moka_B", adapter)
+        dtype = torch.promote_types(A.dtype, torch.float32)
+        return self.scaling[adapter] * (B.detach().to(dtype) @ A.detach().to(dtype))
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """PEFT's name for the update of the text path; media tokens get another one, see the class."""
+        return self.text_update(adapter)
+
+    def _base_weight_for_merge(self) -> Tensor:
+        base = self.get_base_layer()
+        if type(base) is not nn.Linear or not base.weight.is_floating_point():
+            raise ValueError(
+                f"`merge_adapter`: the base of {self.name!r} is quantized ({type(base).__name__}); folding the text path "
+                "into it would round it away. Use the adapter unmerged."
+            )
+        return base.weight.data
+
+    def extra_repr(self) -> str:
+        parts = [
+            f"{a}: r={self.r[a]}, modalities={'/'.join(o.modalities)}, interaction={o.interaction}, impl={o.impl}"
+            for a, o in self.options.items()
+        ]
+        return "; ".join(parts)
+
+    def __repr__(self) -> str:
+        return "moka." + super().__repr__()
+
+
+def _check_loaded_weights(layer: MokaLinear, state_dict: dict[str, Tensor], prefix: str, *_: Any, **__: Any) -> None:
+    """Stops where an adapter's file does not fit this layer: wrong shapes, or weights of this layer missing."""
+    for name, parameter in layer.named_parameters():
+        if not name.startswith("moka_"):
+            continue
+        loaded = state_dict.get(prefix + name)
+        container, adapter = name.split(".")[:2]
+        if loaded is None and any(key.endswith(f".moka_B.{adapter}.weight") for key in state_dict):
+            raise ValueError(
+                f"adapter {adapter!r} holds no {container!r} weights for layer {layer.name!r}: it was trained on another "
+                "base model or with other target modules. Load it onto the base named in its adapter_config.json."
+            )
+        if loaded is not None and loaded.shape != parameter.shape:
+            raise ValueError(
+                f"adapter {adapter!r}, {container!r} of layer {layer.name!r}: the file holds {list(loaded.shape)}, "
+                f"this base takes {list(parameter.shape)}. The adapter was trained on another base model; load it onto "
+                "the base named in its adapter_config.json."
+            )

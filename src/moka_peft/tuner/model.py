@@ -1,0 +1,143 @@
+"""MokaModel: puts MokA layers into a model and its routing hook onto it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import get_pattern_key
+from torch import Tensor, nn
+
+from . import hook
+from .channel import ATTRIBUTE, RoutingChannel
+from .config import MokaConfig
+from .layer import DeltaOptions, MokaLinear
+from .targets import find_targets, placeholder_modalities
+
+
+class MokaModel(BaseTuner):
+    """A model with MokA adapters (arXiv 2506.05191), made by `get_peft_model(model, MokaConfig(...))`.
+
+    Behaves as PEFT's LoraModel. The text path merges (`merge_adapter`): a decode step then does no adapter arithmetic,
+    and in a forward with media the layers add what the folded weight does not hold.
+    """
+
+    prefix = "moka_"
+    tuner_layer_cls = MokaLinear
+    target_module_mapping: dict[str, list[str]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_load_state_dict_pre_hook(_refuse_stray_weights)
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> Any:
+        if peft_config.modalities is None:
+            peft_config.modalities = placeholder_modalities(getattr(self.model, "config", None))
+        self._targets = find_targets(self.model, peft_config)
+        return peft_config
+
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> bool:  # pyright: ignore
+        return key in self._targets
+
+    def _create_and_replace(
+        self,
+        peft_config: MokaConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        if isinstance(target, MokaLinear):
+            layer = target
+        elif isinstance(target, BaseTunerLayer):
+            raise ValueError(
+                f"{current_key!r} already carries a {type(target).__name__} adapter of another method. Unload it first."
+            )
+        else:
+            layer = MokaLinear(target, self._channel(), current_key)  # pyright: ignore[reportArgumentType]
+        layer.update_layer(adapter_name, **self._layer_settings(peft_config, current_key))
+        if layer is not target:
+            if adapter_name not in self.active_adapters:
+                layer.requires_grad_(False)
+            self._replace_module(parent, target_name, layer, target)
+
+    def _layer_settings(self, config: MokaConfig, key: str) -> dict[str, Any]:
+        modalities = tuple(config.modalities or ())
+        scale = config.cross_scale
+        options = DeltaOptions(
+            modalities=modalities,
+            cross_scale=scale if isinstance(scale, int | float) else tuple(scale),
+            interaction=config.interaction,
+            scale_before_attention=config.scale_before_attention,
+            instruction_span=config.instruction_span,
+            impl=config.impl,
+        )
+        return {
+            "options": options,
+            "r": config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), key), config.r),
+            "lora_alpha": config.alpha_pattern.get(
+                get_pattern_key(config.alpha_pattern.keys(), key), config.lora_alpha
+            ),
+            "lora_dropout": config.lora_dropout,
+            "use_rslora": config.use_rslora,
+            "init_lora_weights": config.init_lora_weights,
+            "inference_mode": config.inference_mode,
+        }
+
+    def _channel(self) -> RoutingChannel:
+        channel = self.model.__dict__.get(ATTRIBUTE)
+        if channel is None:
+            channel = RoutingChannel()
+            setattr(self.model, ATTRIBUTE, channel)
+        return channel
+
+    def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+        channel = self._channel()
+        channel.configs = self.peft_config
+        channel.layers = [m for m in model.modules() if isinstance(m, MokaLinear)]
+        channel.checkpointed = [
+            m
+            for m in model.modules()
+            if hasattr(m, "gradient_checkpointing") and any(isinstance(child, MokaLinear) for child in m.modules())
+        ]
+        hook.install(model, channel)
+
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        hook.uninstall(model)
+        return model
+
+    def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """As PEFT's, where that loses nothing: interaction "none" and equal A for all modalities.
+
+        Raises ValueError otherwise, because a plain weight has no media path.
+        """
+        layers = [m for m in self.model.modules() if isinstance(m, MokaLinear)]
+        for layer in layers:
+            for adapter in layer.active_adapters:
+                if adapter in layer.moka_B and not _is_plain_lora(layer, adapter):
+                    raise ValueError(
+                        "`merge_and_unload` would lose the media path: media tokens take their own A and attend to the "
+                        "instruction, which no single weight can hold. Use merge_adapter(): it folds the text path, so "
+                        "that decoding costs nothing extra, and keeps the media path. unload() drops the adapter."
+                    )
+        return super().merge_and_unload(*args, **kwargs)
+
+
+def _is_plain_lora(layer: MokaLinear, adapter: str) -> bool:
+    A = layer.stacked_A(adapter)
+    return layer.options[adapter].interaction == "none" and bool(torch.equal(A, A[:1].expand_as(A)))
+
+
+def _refuse_stray_weights(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any, **__: Any) -> None:
+    """Stops where an adapter's file holds weights for layers this model does not have."""
+    known = {prefix + name for name, _ in model.named_parameters()}
+    stray = [key for key in state_dict if (".moka_A_" in key or ".moka_B." in key) and key not in known]
+    if stray:
+        raise ValueError(
+            f"the adapter holds {len(stray)} weights that fit no layer of this model, such as {stray[0]!r}: it was trained "
+            "on another base model or with other target modules. Load it onto the base named in its adapter_config.json."
+        )

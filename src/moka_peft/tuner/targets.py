@@ -1,0 +1,111 @@
+"""Which modules of a model a MokA adapter may wrap, and which media it has placeholders for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
+from torch import nn
+
+# Small Linears inside decoder layers that steer rather than project: not adapted by default.
+STEERING = frozenset(
+    "router gate shared_expert_gate altup laurel modality_router per_layer_input_gate per_layer_projection".split()
+)
+MODALITY_OF_PLACEHOLDER = {"image": "visual", "video": "visual"}  # every other name stands for itself
+NOT_MEDIA = frozenset("bos eos pad unk sep cls mask decoder_start forced_bos forced_eos begin_suppress".split())
+
+
+def find_targets(model: nn.Module, config: Any) -> set[str]:
+    """Names of the modules that `config` adapts: inside the text decoder's layers only.
+
+    `target_modules` None: every Linear of the layers except routers and gates; "all-linear": those too.
+    Raises ValueError where an entry matches nothing, or only modules outside the text decoder.
+    """
+    linears = {name for name, module in model.named_modules() if _is_linear(module) and "base_layer" not in name}
+    inside = {name for name in linears if any(name.startswith(region) for region in _decoder_regions(model))}
+    _check_entries(config.target_modules, linears, inside)
+    if config.target_modules is None:
+        matched = {name for name in inside if not STEERING & set(name.split("."))}
+        config.target_modules = {name.rsplit(".", 1)[-1] for name in matched}
+    elif config.target_modules == "all-linear":
+        config.target_modules = {name.rsplit(".", 1)[-1] for name in inside}
+    return {name for name in inside if check_target_module_exists(config, name)}
+
+
+def placeholder_modalities(config: Any) -> tuple[str, ...]:
+    """("text", ...) and every modality with a placeholder token id on a transformers config.
+
+    Raises ValueError where there is none.
+    """
+    found: list[str] = []
+    for name in ("image", "video", "audio", *_other_placeholders(config)):
+        modality = MODALITY_OF_PLACEHOLDER.get(name, name)
+        if isinstance(getattr(config, f"{name}_token_id", None), int) and modality not in found:
+            found.append(modality)
+    if not found:
+        raise ValueError(
+            "`modalities`: no placeholder token found on the model's config (image_token_id, audio_token_id, ...). "
+            "Name them: MokaConfig(modalities=('text', 'visual', ...))."
+        )
+    return ("text", *found)
+
+
+def _other_placeholders(config: Any) -> list[str]:
+    names = [re.fullmatch(r"(\w+?)_token_(?:id|index)", key) for key in getattr(config, "__dict__", {})]
+    plain = [match.group(1) for match in names if match]
+    return sorted(n for n in plain if n not in NOT_MEDIA and not n.endswith(("_start", "_end", "_bos", "_eos")))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    return isinstance(base, nn.Linear)
+
+
+def _decoder_regions(model: nn.Module) -> list[str]:
+    """Name prefixes of the text decoder's layer stacks; [""] for a module that has no decoder to ask for."""
+    decoder = model.get_decoder() if callable(getattr(model, "get_decoder", None)) else None  # pyright: ignore
+    prefix = next((name for name, module in model.named_modules() if module is decoder), None)
+    if decoder is None or prefix is None:
+        return [""]
+    stacks = [name for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)]
+    start = f"{prefix}." if prefix else ""
+    return [f"{start}{name}." for name in stacks] or [start]
+
+
+def _check_entries(target_modules: Iterable[str] | str | None, linears: set[str], inside: set[str]) -> None:
+    if target_modules is None or target_modules == "all-linear":
+        if not inside:
+            raise ValueError("`target_modules`: the model holds no Linear to adapt. Name the modules to adapt.")
+        return
+    if isinstance(target_modules, str):
+        outside = sorted(name for name in linears - inside if re.fullmatch(target_modules, name))
+        if outside:
+            raise ValueError(_outside_message(target_modules, outside[0]))
+        found = {target_modules: any(re.fullmatch(target_modules, name) for name in inside)}
+    else:
+        found = {}
+        for entry in target_modules:
+            found[entry] = any(_ends_with(name, entry) for name in inside)
+            outside = sorted(name for name in linears - inside if _ends_with(name, entry))
+            if outside and (entry in outside or not found[entry]):
+                raise ValueError(_outside_message(entry, outside[0]))
+    unmatched = sorted(entry for entry, hit in found.items() if not hit)
+    if unmatched:
+        known = sorted({name.rsplit(".", 1)[-1] for name in inside})
+        raise ValueError(
+            f"`target_modules`: {unmatched} match no Linear of the text decoder. It has {known}. "
+            "Leave target_modules out to adapt all of its projections."
+        )
+
+
+def _ends_with(name: str, entry: str) -> bool:
+    return name == entry or name.endswith(f".{entry}")
+
+
+def _outside_message(entry: str, name: str) -> str:
+    return (
+        f"`target_modules`: {entry!r} matches {name!r}, which is outside the text decoder (a media tower or projector). "
+        "MokA routes the decoder's tokens; name modules of the decoder, and train the others with `modules_to_save`."
+    )
