@@ -1,0 +1,94 @@
+"""Sorts the images, videos and audio clips of a batch to its rows, and cuts clips into segments.
+
+An image is a PIL image, a path or an array [H, W] or [H, W, C]; a video a list of frames or an array [T, H, W, C];
+a clip a mono waveform [samples], or [segments, samples] where it is cut already.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Media = Sequence[Any]
+
+
+def load_frames(video: Any) -> list[Any]:
+    """The frames of one video, each an image."""
+    return [load_frame(frame) for frame in video]
+
+
+def load_frame(image: Any) -> Any:
+    """One image in RGB: a path is opened, one channel becomes three; arrays of three channels pass through."""
+    if isinstance(image, np.ndarray) and image.ndim == 2:
+        image = Image.fromarray(image)
+    if isinstance(image, str) or hasattr(image, "__fspath__"):
+        image = Image.open(image)
+    return image.convert("RGB") if isinstance(image, Image.Image) else image
+
+
+def cut_segments(clip: Any, segment_samples: int) -> list[np.ndarray]:
+    """Cuts a waveform into segments of `segment_samples`, the last one possibly shorter.
+
+    Raises ValueError for a clip that is empty or has more than two dimensions.
+    """
+    clip = np.asarray(clip, dtype=np.float32)
+    if clip.ndim not in (1, 2) or clip.size == 0:
+        raise ValueError(
+            f"`audios` holds a clip that is no waveform: expected [samples] or [segments, samples], got shape "
+            f"{list(clip.shape)}. Mix several channels down to one first."
+        )
+    if clip.ndim == 2:
+        return list(clip)
+    count = math.ceil(len(clip) / segment_samples)
+    return [clip[start * segment_samples : (start + 1) * segment_samples] for start in range(count)]
+
+
+def is_image(value: Any) -> bool:
+    """Whether this is one image rather than a list of them."""
+    return not isinstance(value, list | tuple)
+
+
+def is_video(value: Any) -> bool:
+    """Whether this is one video rather than a list of them: an array [T, ...] or a list of frames."""
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and is_image(value[0]) and getattr(value[0], "ndim", 3) < 4
+    return True
+
+
+def is_clip(value: Any) -> bool:
+    """Whether this is one audio clip rather than a list of them."""
+    return not isinstance(value, list | tuple) or (len(value) > 0 and isinstance(value[0], int | float))
+
+
+def sort_to_rows(
+    media: Media | None, per_row: list[int], is_item: Callable[[Any], bool], name: str, placeholder: str
+) -> list[Any]:
+    """Checks that media fit the placeholders of their rows and returns them as one flat list.
+
+    `media` is flat, taken in order, or one list per row. `per_row` counts `placeholder` in each row of the text.
+    Raises ValueError naming the row and both counts where they differ.
+    """
+    items = [] if media is None else [media] if is_item(media) else list(media)
+    nested = len(items) > 0 and not any(is_item(item) for item in items)
+    if nested and len(items) != len(per_row):
+        raise ValueError(f"`{name}` has {len(items)} lists for {len(per_row)} rows of text. Pass one list per row.")
+    rows = items if nested else _deal(items, per_row)
+    for row, (expected, got) in enumerate(zip(per_row, rows, strict=True)):
+        if expected != len(got):
+            raise ValueError(
+                f"`{name}` do not fit row {row} of the text: expected {expected}, one for each {placeholder} in it, "
+                f"got {len(got)}. Give as many as the text has placeholders."
+            )
+    return [item for row in rows for item in row]
+
+
+def _deal(items: list[Any], per_row: list[int]) -> list[list[Any]]:
+    """Deals a flat list to rows in order; what is left over goes to the last row."""
+    ends = np.cumsum(per_row).tolist()
+    starts = [0, *ends[:-1]]
+    return [
+        items[start : end if end != ends[-1] or row < len(ends) - 1 else None]
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]

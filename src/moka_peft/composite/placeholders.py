@@ -1,0 +1,42 @@
+"""The placeholders `<image>`, `<video>` and `<audio>` in text: counting them, and making room for embeddings."""
+
+import re
+from typing import Any
+
+PLACEHOLDERS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
+
+_ANY = re.compile("|".join(re.escape(token) for token in PLACEHOLDERS.values()))
+_NAME_OF = {token: name for name, token in PLACEHOLDERS.items()}
+
+
+def count_placeholders(text: str) -> dict[str, int]:
+    """How often each placeholder stands in one text."""
+    return {name: text.count(token) for name, token in PLACEHOLDERS.items()}
+
+
+def repeat_placeholders(texts: list[str], tokens: dict[str, list[int]]) -> tuple[list[str], list[list[dict]]]:
+    """Repeats each placeholder to the number of embeddings of its media.
+
+    `tokens` holds one number per image, video and clip, in the order of the placeholders over all texts. Returns
+    the texts and, per text, where each placeholder stood and stands now, in characters (transformers'
+    `text_replacement_offsets`).
+    """
+    queues = {name: iter(numbers) for name, numbers in tokens.items()}
+    results = [_repeat_in(text, queues) for text in texts]
+    return [text for text, _ in results], [offsets for _, offsets in results]
+
+
+def _repeat_in(text: str, queues: dict[str, Any]) -> tuple[str, list[dict]]:
+    """One text with its placeholders repeated, and where they went."""
+    pieces, offsets, last, grown = [], [], 0, 0
+    for match in _ANY.finditer(text):
+        name, (start, end) = _NAME_OF[match.group()], match.span()
+        repeated = match.group() * next(queues[name])
+        new_span = (start + grown, start + grown + len(repeated))
+        offsets.append(
+            {"type": name, "span": (start, end), "new_span": new_span, "text": match.group(), "replacement": repeated}
+        )
+        pieces += [text[last:start], repeated]
+        grown += len(repeated) - (end - start)
+        last = end
+    return "".join([*pieces, text[last:]]), offsets

@@ -1,0 +1,209 @@
+"""Turns text with placeholders and media into what the composite's forward takes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+
+from . import media as media_rows
+from .chat import as_batch, flatten_parts, media_of
+from .placeholders import PLACEHOLDERS, count_placeholders, repeat_placeholders
+
+
+class CompositeProcessor(ProcessorMixin):
+    """An image processor, an audio feature extractor and a tokenizer as one; each media part may be None.
+
+    `tokens_per_image` and `tokens_per_segment` are the embeddings that the composite makes of one image or video
+    frame and of one audio segment; `segment_seconds` is the length clips are cut into. Every placeholder is
+    repeated to the number of embeddings of its media.
+    """
+
+    image_token, video_token, audio_token = PLACEHOLDERS.values()
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        feature_extractor: Any = None,
+        tokenizer: Any = None,
+        tokens_per_image: int | None = None,
+        tokens_per_segment: int | None = None,
+        segment_seconds: float | None = None,
+        chat_template: str | None = None,
+    ):
+        self.tokens_per_image = tokens_per_image
+        self.tokens_per_segment = tokens_per_segment
+        self.segment_seconds = segment_seconds
+        template = chat_template or getattr(tokenizer, "chat_template", None)
+        super().__init__(image_processor, feature_extractor, tokenizer, chat_template=template)
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        videos: Any = None,
+        audios: Any = None,
+        *,
+        audio: Any = None,
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+        return_text_replacement_offsets: bool = False,
+        **text_kwargs: Any,
+    ) -> BatchFeature:
+        """Makes `input_ids`, `attention_mask` and the media tensors of the forward; other keywords reach the
+        tokenizer. Media are flat, in the order of their placeholders, or one list per row of `text`; `audio` is
+        another name of `audios`.
+
+        Raises ValueError where placeholders and media of a row differ in number, or a part is missing.
+        """
+        rows = [text] if isinstance(text, str) else list(text or [])
+        given = {"image": images, "video": videos, "audio": audios if audio is None else audio}
+        items = {name: self._sort(name, given[name], rows) for name in PLACEHOLDERS}
+        frames = [media_rows.load_frames(video) for video in items["video"]]
+        segments = self._cut(items["audio"], sampling_rate)
+        tokens = {
+            "image": [self.tokens_per_image] * len(items["image"]),
+            "video": [len(video) * self.tokens_per_image for video in frames],
+            "audio": [len(clip) * self.tokens_per_segment for clip in segments],
+        }
+        rows, offsets = repeat_placeholders(rows, tokens)
+        data = dict(self.tokenizer(rows, return_tensors=return_tensors, **text_kwargs))
+        self._check_truncation(data["input_ids"], rows)
+        if return_text_replacement_offsets:
+            data["text_replacement_offsets"] = offsets
+        data |= self._pixels("pixel_values", [media_rows.load_frame(image) for image in items["image"]])
+        data |= self._pixels("pixel_values_videos", [frame for video in frames for frame in video])
+        data |= self._features([segment for clip in segments for segment in clip])
+        return BatchFeature(data)
+
+    def apply_chat_template(
+        self,
+        conversation: list,
+        chat_template: str | None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Renders conversations with content parts; media become placeholders, so any text template will do.
+
+        With `tokenize` the media in the parts are processed as well and, with `return_dict`, everything that the
+        forward takes is returned. `processor_kwargs` reach `__call__`, others the template. Raises ValueError
+        where there is no template.
+        """
+        template = chat_template or self.chat_template
+        if template is None:
+            raise ValueError(
+                "`chat_template` is missing: neither the processor nor its tokenizer has one. Pass it to "
+                "`build_composite`, or set `processor.chat_template`."
+            )
+        conversations, is_batch = as_batch(conversation)
+        flat = [flatten_parts(messages) for messages in conversations]
+        rendered = self.tokenizer.apply_chat_template(flat, chat_template=template, tokenize=False, **kwargs)
+        if not tokenize:
+            return rendered if is_batch else rendered[0]
+        media = {name: [media_of(messages, name) for messages in conversations] for name in PLACEHOLDERS}
+        options = {"add_special_tokens": False, **(processor_kwargs or {})}
+        inputs = self(media["image"], rendered, media["video"], media["audio"], **options)
+        return inputs if return_dict else inputs["input_ids"]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        names = list(self.tokenizer.model_input_names)
+        names += ["pixel_values", "pixel_values_videos"] if self.image_processor else []
+        return names + (["input_features"] if self.feature_extractor else [])
+
+    def _sort(self, name: str, media: Any, rows: list[str]) -> list[Any]:
+        """The media of one kind as a flat list that fits the placeholders."""
+        part = "feature_extractor" if name == "audio" else "image_processor"
+        per_row = [count_placeholders(row)[name] for row in rows]
+        is_item = {"image": media_rows.is_image, "video": media_rows.is_video, "audio": media_rows.is_clip}[name]
+        items = media_rows.sort_to_rows(media, per_row, is_item, f"{name}s", PLACEHOLDERS[name])
+        if items and getattr(self, part) is None:
+            raise ValueError(
+                f"`{name}s` were given, but this processor has no `{part}`. Leave them and {PLACEHOLDERS[name]} out, "
+                f"or build the composite with {'an audio' if name == 'audio' else 'a vision'} encoder."
+            )
+        return items
+
+    def blank_pixels(self) -> Tensor:
+        """What the image processor makes of one black image: [1, 3, H, W]."""
+        return self._pixels("pixel_values", [Image.new("RGB", (64, 64))])["pixel_values"]
+
+    def blank_features(self) -> Tensor:
+        """What the feature extractor makes of one silent segment: [1, ...]."""
+        samples = round(self.segment_seconds * self.feature_extractor.sampling_rate)
+        return self._features([np.zeros(samples, dtype=np.float32)])["input_features"]
+
+    def _cut(self, clips: list[Any], sampling_rate: int | None) -> list[list[Any]]:
+        """Each clip's segments. Raises ValueError for a sampling rate other than the encoder's."""
+        if not clips:
+            return []
+        expected = self.feature_extractor.sampling_rate
+        if sampling_rate not in (None, expected):
+            raise ValueError(f"`sampling_rate` is wrong: expected {expected} Hz, got {sampling_rate}. Resample first.")
+        return [media_rows.cut_segments(clip, round(self.segment_seconds * expected)) for clip in clips]
+
+    def _pixels(self, name: str, images: list[Any]) -> dict[str, Any]:
+        """Images or frames as one tensor [N, 3, H, W]."""
+        return {name: self.image_processor(images, return_tensors="pt")["pixel_values"]} if images else {}
+
+    def _features(self, segments: list[Any]) -> dict[str, Any]:
+        """Segments as one tensor [N, ...]; short ones are padded to `segment_seconds`."""
+        if not segments:
+            return {}
+        rate = self.feature_extractor.sampling_rate
+        length = round(self.segment_seconds * rate)
+        features = self.feature_extractor(
+            segments, sampling_rate=rate, return_tensors="pt", padding="max_length", max_length=length
+        )
+        return {"input_features": features[self.feature_extractor.model_input_names[0]]}
+
+    def _check_truncation(self, input_ids: Any, rows: list[str]) -> None:
+        """Raises where the tokenizer cut off placeholders: their embeddings would have no place."""
+        for token in PLACEHOLDERS.values():
+            token_id = self.tokenizer.convert_tokens_to_ids(token)
+            for row, (ids, text) in enumerate(zip(input_ids, rows, strict=True)):
+                expected, got = text.count(token), int(sum(int(i) == token_id for i in ids)) if token in text else 0
+                if expected != got:
+                    raise ValueError(
+                        f"row {row} of the text lost {token} tokens: expected {expected}, got {got}. Do not truncate, "
+                        f"or raise `max_length`; is {token} a special token of the tokenizer?"
+                    )
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """Lets a media part be None; transformers requires every part."""
+        if argument is None and argument_name != "tokenizer":
+            return None
+        return super().check_argument_for_proper_class(argument_name, argument)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Writes the tokenizer's files, `processor_config.json` and `chat_template.jinja` into a folder."""
+        if push_to_hub or kwargs:
+            raise ValueError("`save_pretrained` only writes a folder. Call `push_to_hub` to upload it.")
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer._set_processor_class(type(self).__name__)
+        files = list(self.tokenizer.save_pretrained(folder))
+        if self.chat_template is not None:
+            (folder / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
+        self.to_json_file(folder / "processor_config.json")
+        return [*files, str(folder / "processor_config.json")]
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        """Loads the parts that `processor_config.json` has; the others are None."""
+        loaders = {"image_processor": AutoImageProcessor, "feature_extractor": AutoFeatureExtractor}
+        parts = [
+            loader.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            if (processor_dict or {}).get(name)
+            else None
+            for name, loader in loaders.items()
+        ]
+        return [*parts, AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)]
