@@ -31,7 +31,7 @@ def route(
     ids = torch.where(real, input_ids, -1)
     turn, inside, delimiter = _scan_turns(ids, spec, prompt_length)
     is_media = modality > TEXT
-    is_instruction = (modality == TEXT) & ~delimiter & ~_skipped(ids, spec)
+    is_instruction = (modality == TEXT) & ~delimiter & ~_skipped(ids, spec, turn)
     if not spec.user_close:
         is_instruction &= ~_media_follows(turn, is_media)
     open_turn = torch.where(inside[:, -1], turn[:, -1], 0)
@@ -114,7 +114,14 @@ def _scan_turns(ids: Tensor, spec: RoutingSpec, prompt_length: int | None) -> tu
     return turn, inside, open_covers | close_covers
 
 
-def _skipped(ids: Tensor, spec: RoutingSpec) -> Tensor:
+def _next(mask: Tensor) -> Tensor:
+    """[B, S] column of the next True at or after each token, S where there is none."""
+    length = mask.shape[1]
+    columns = torch.arange(length, device=mask.device)
+    return torch.where(mask, columns, length).flip(1).cummin(1).values.flip(1)
+
+
+def _skipped(ids: Tensor, spec: RoutingSpec, turn: Tensor) -> Tensor:
     skipped = torch.zeros_like(ids, dtype=torch.bool)
     for item in spec.skip:
         if isinstance(item, int):
@@ -124,15 +131,20 @@ def _skipped(ids: Tensor, spec: RoutingSpec) -> Tensor:
         else:
             begins, _, _ = _matches(ids, item[:1])  # pyright: ignore[reportArgumentType]
             _, ends, _ = _matches(ids, item[1:])  # pyright: ignore[reportArgumentType]
-            skipped = skipped | (_last(begins, before=False) > _last(ends, before=True))
+            skipped = skipped | _enclosed(begins, ends, turn)
     return skipped
+
+
+def _enclosed(begins: Tensor, ends: Tensor, turn: Tensor) -> Tensor:
+    """[B, S] bool: from a begin to the next end, both in the same turn; a begin that nothing ends encloses nothing."""
+    begin, end = _last(begins, before=False), _next(ends)
+    enclosed = (begin > _last(ends, before=True)) & (end < turn.shape[1])
+    begin_turn = turn.gather(1, begin.clamp(min=0))
+    end_turn = turn.gather(1, end.clamp(max=turn.shape[1] - 1))
+    return enclosed & (begin_turn == turn) & (end_turn == turn)
 
 
 def _media_follows(turn: Tensor, is_media: Tensor) -> Tensor:
     """[B, S] bool: a later token of the same turn is media."""
-    length = turn.shape[1]
-    columns = torch.arange(length, device=turn.device)
-    following = torch.where(is_media, columns, length).flip(1).cummin(1).values.flip(1)
-    found = following < length
-    next_turn = turn.gather(1, following.clamp(max=length - 1))
-    return found & (next_turn == turn)
+    following, length = _next(is_media), turn.shape[1]
+    return (following < length) & (turn.gather(1, following.clamp(max=length - 1)) == turn)
