@@ -91,7 +91,7 @@ class Routing:
         return (self.modality == TEXT) & (self.turn > 0)
 
     def sketch(self, row: int = 0) -> str:
-        """One row as text for messages: runs of "." padding, "t" text, "i1" instruction and "visual1" media of turn 1."""
+        """One row as text, for messages: "." padding, "t" text, "i1" instruction and "visual1" media of turn 1."""
         names = self.modalities or ("text", *(f"media{k}" for k in range(1, int(self.modality.max()) + 1)))
         runs: list[list[Any]] = []
         for modality, turn in zip(self.modality[row].tolist(), self.turn[row].tolist(), strict=True):

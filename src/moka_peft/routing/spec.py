@@ -86,7 +86,7 @@ class RoutingSpec:
 
 
 def _ids(values: Any, name: str) -> tuple[int, ...]:
-    ids = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
+    ids: tuple[Any, ...] = tuple(values) if isinstance(values, Iterable) else (values,)
     if not ids or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
         raise ValueError(f"`{name}` of RoutingSpec: expected token ids (integers >= 0), at least one, got {values!r}.")
     return ids

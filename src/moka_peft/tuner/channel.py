@@ -40,7 +40,7 @@ class RoutingChannel:
     """
 
     configs: dict[str, Any] = field(default_factory=dict)
-    layers: list[nn.Module] = field(default_factory=list)
+    layers: list[Any] = field(default_factory=list)
     checkpointed: list[nn.Module] = field(default_factory=list)
     current: dict[str, Routing] | None = None
     owner: nn.Module | None = None
@@ -123,7 +123,7 @@ def channel_of(model: nn.Module) -> RoutingChannel:
 
 
 def media_with_keys(model: nn.Module) -> dict[str, float]:
-    """Adapter name -> share of media tokens, over the training forwards so far, that had an instruction to attend to."""
+    """Adapter name -> share of media tokens, over all training forwards, that had an instruction to attend to."""
     return {name: c.with_key / c.media for name, c in channel_of(model).keys_seen.items() if c.media}
 
 

@@ -104,10 +104,10 @@ def _check_open_turns(routing: Routing, forward: Forward) -> None:
     if bool(open_media.any()):
         row = int(open_media.any(1).int().argmax())
         raise ValueError(
-            f"row {row}: {int(open_media[row].sum())} media tokens enter the cache, but their user turn is not complete in "
-            "this forward, so the instruction they attend to is not known yet. Give the whole turn, up to where the "
-            "answer starts (add_generation_prompt=True), in one forward; allow_open_turn=True leaves these media "
-            "without an instruction."
+            f"row {row}: {int(open_media[row].sum())} media tokens enter the cache, but their user turn is not "
+            "complete in this forward, so the instruction they attend to is not known yet. Give the whole turn, "
+            "up to where the answer starts (add_generation_prompt=True), in one forward; allow_open_turn=True leaves "
+            "these media without an instruction."
         )
 
 
@@ -150,7 +150,7 @@ def count_keys(count: KeyCount, routing: Routing) -> None:
     if not count.with_key and count.forwards >= FORWARDS_WITHOUT_KEYS:
         row = int(routing.is_media.any(1).int().argmax())
         raise ValueError(
-            f"no media token had an instruction to attend to in the first {count.forwards} training forwards with media: "
-            f"the routing spec does not fit this model's prompts. One row: {routing.sketch(row)}. Check it with "
-            "`moka route`, or pass routing=RoutingSpec(...); interaction='none' trains without the attention."
+            f"no media token had an instruction to attend to in the first {count.forwards} training forwards "
+            f"with media: the routing spec does not fit this model's prompts. One row: {routing.sketch(row)}. Check "
+            "it with `moka route`, or pass routing=RoutingSpec(...); interaction='none' trains without the attention."
         )

@@ -122,8 +122,9 @@ def _routing_for(
     spec = spec_of(module, config)
     if forward.labels is not None and not (spec.user_close or spec.answer_start):
         raise ValueError(
-            "the routing spec knows neither where a user turn closes nor where an answer starts, so training cannot tell "
-            "instruction from answer. Pass routing=Routing(...), or moka_modality and moka_turn from the collator."
+            "the routing spec knows neither where a user turn closes nor where an answer starts, so training "
+            "cannot tell instruction from answer. Pass routing=Routing(...), or moka_modality and "
+            "moka_turn from the collator."
         )
     routing = route(forward.input_ids, spec, forward.attention_mask, prompt_length=channel.prompt_length)
     return routing.renamed(config.modalities)
@@ -141,8 +142,8 @@ def spec_of(model: nn.Module, config: Any) -> RoutingSpec:
     if missing:
         raise ValueError(
             f"`routing`: no placeholder token found for modality {missing[0]!r}; the spec knows "
-            f"{list(config.routing.placeholders)}. Give its token ids in RoutingSpec(placeholders=...), or leave it out "
-            "of MokaConfig(modalities=...)."
+            f"{list(config.routing.placeholders)}. Give its token ids in RoutingSpec(placeholders=...), or leave it "
+            "out of MokaConfig(modalities=...)."
         )
     return config.routing
 
@@ -151,7 +152,7 @@ def _processor_of(model: nn.Module) -> Any:
     from transformers import AutoProcessor
 
     name = getattr(getattr(model, "config", None), "name_or_path", "")
-    hint = "Pass MokaConfig(routing=RoutingSpec.from_pretrained(model, processor)), or routing=Routing(...) to the forward."
+    hint = "Pass MokaConfig(routing=RoutingSpec.from_pretrained(model, processor)), or Routing(...) to the forward."
     if not name:
         raise ValueError(f"MokA has no routing spec, and the model's config names no folder or hub id. {hint}")
     try:

@@ -165,8 +165,8 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         base = self.get_base_layer()
         if type(base) is not nn.Linear or not base.weight.is_floating_point():
             raise ValueError(
-                f"`merge_adapter`: the base of {self.name!r} is quantized ({type(base).__name__}); folding the text path "
-                "into it would round it away. Use the adapter unmerged."
+                f"`merge_adapter`: the base of {self.name!r} is quantized ({type(base).__name__}); folding the text "
+                "path into it would round it away. Use the adapter unmerged."
             )
         return base.weight.data
 
@@ -190,8 +190,9 @@ def _check_loaded_weights(layer: MokaLinear, state_dict: dict[str, Tensor], pref
         container, adapter = name.split(".")[:2]
         if loaded is None and any(key.endswith(f".moka_B.{adapter}.weight") for key in state_dict):
             raise ValueError(
-                f"adapter {adapter!r} holds no {container!r} weights for layer {layer.name!r}: it was trained on another "
-                "base model or with other target modules. Load it onto the base named in its adapter_config.json."
+                f"adapter {adapter!r} holds no {container!r} weights for layer {layer.name!r}: it was trained on "
+                "another base model or with other target modules. Load it onto the base that its "
+                "adapter_config.json names."
             )
         if loaded is not None and loaded.shape != parameter.shape:
             raise ValueError(

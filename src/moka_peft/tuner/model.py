@@ -106,7 +106,7 @@ class MokaModel(BaseTuner):
         hook.install(model, channel)
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
-        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
         hook.uninstall(model)
         return model
 
@@ -138,6 +138,7 @@ def _refuse_stray_weights(model: nn.Module, state_dict: dict[str, Tensor], prefi
     stray = [key for key in state_dict if (".moka_A_" in key or ".moka_B." in key) and key not in known]
     if stray:
         raise ValueError(
-            f"the adapter holds {len(stray)} weights that fit no layer of this model, such as {stray[0]!r}: it was trained "
-            "on another base model or with other target modules. Load it onto the base named in its adapter_config.json."
+            f"the adapter holds {len(stray)} weights that fit no layer of this model, such as {stray[0]!r}: it was "
+            "trained on another base model or with other target modules. Load it onto the base that its "
+            "adapter_config.json names."
         )

@@ -106,6 +106,7 @@ def _ends_with(name: str, entry: str) -> bool:
 
 def _outside_message(entry: str, name: str) -> str:
     return (
-        f"`target_modules`: {entry!r} matches {name!r}, which is outside the text decoder (a media tower or projector). "
-        "MokA routes the decoder's tokens; name modules of the decoder, and train the others with `modules_to_save`."
+        f"`target_modules`: {entry!r} matches {name!r}, which is outside the text decoder (a media tower or "
+        "projector). MokA routes the decoder's tokens: name modules of the decoder, and train others with "
+        "`modules_to_save`."
     )
