@@ -24,7 +24,7 @@ class Facts:
 
 
 class AvDigits(Sequence[Sample]):
-    """Strips of five handwritten digits with one to five notes, and a question of MUSIC-AVQA's groups.
+    """Strips of four handwritten digits with one to four notes, and a question of MUSIC-AVQA's groups.
 
     Sample i depends on (seed, split, groups, i) alone and is made when it is read. Groups alternate, kinds are
     drawn. Splits "align", "train" and "test" never share an image of a digit. Raises ValueError for unknown

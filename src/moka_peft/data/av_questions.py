@@ -9,7 +9,7 @@ from moka_peft.data import av_scenes as scenes
 from moka_peft.data.av_scenes import Argument, Scene
 
 GROUPS = ("Audio", "Visual", "Audio-Visual")  # MUSIC-AVQA's
-_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+_ORDINALS = ("first", "second", "third", "fourth")
 
 
 @dataclass(frozen=True)

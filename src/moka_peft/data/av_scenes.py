@@ -17,7 +17,7 @@ Argument = Any  # a position, a digit, a timbre, or None
 
 @dataclass(frozen=True)
 class Scene:
-    """What one sample shows and plays: five digits, and the timbres of one to five notes, in order.
+    """What one sample shows and plays: four digits, and the timbres of one to four notes, in order.
 
     At least one digit and one timbre of a drawn scene occur exactly once.
     """

@@ -48,7 +48,16 @@ class Collator:
             for type in MEDIA
             if (loaded := [self._load(type, part) for sample in samples for part in sample.media(type)])
         }
-        return dict(self.processor(text=texts, **media, padding=True, padding_side=padding_side, return_tensors="pt"))
+        return dict(
+            self.processor(
+                text=texts,
+                **media,
+                padding=True,
+                padding_side=padding_side,
+                add_special_tokens=False,
+                return_tensors="pt",
+            )
+        )
 
     def _load(self, type: str, part: dict[str, Any]) -> Any:
         medium = part[type]

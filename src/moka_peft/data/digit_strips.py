@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-DIGITS_PER_STRIP = 5
-CELL_PIXELS = 16
+DIGITS_PER_STRIP = 4
+CELL_PIXELS = 32
 _SPLIT_OF_NINTH = {"align": (0, 1, 2, 3), "train": (4, 5, 6), "test": (7, 8)}
 SPLITS = tuple(_SPLIT_OF_NINTH)
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The 1797 handwritten digits of scikit-learn, enlarged: cells uint8 [1797, 16, 16], labels int [1797]."""
+    """The 1797 handwritten digits of scikit-learn, enlarged: cells uint8 [1797, 32, 32], labels int [1797]."""
 
     cells: np.ndarray
     labels: np.ndarray
@@ -48,7 +48,7 @@ def images_of(split: str) -> dict[int, np.ndarray]:
 
 
 def draw_strip(indices: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """Images side by side, grey, 16 x 80 pixels, with a random contrast and shift of up to one pixel."""
+    """Images side by side, grey, 32 x 128 pixels, with a random contrast and shift of up to two pixels."""
     strip = np.concatenate(list(digits().cells[indices]), axis=1).astype(np.float32)
-    strip = np.roll(strip, tuple(rng.integers(-1, 2, size=2)), axis=(0, 1)) * rng.uniform(0.7, 1.0)
+    strip = np.roll(strip, tuple(rng.integers(-2, 3, size=2)), axis=(0, 1)) * rng.uniform(0.7, 1.0)
     return Image.fromarray(strip.astype(np.uint8))

@@ -4,12 +4,12 @@ from functools import cache
 
 import numpy as np
 
-TIMBRES = ("flute", "trumpet", "bell", "drum")
+TIMBRES = ("flute", "organ", "bell", "drum")
 SAMPLE_RATE_HZ = 16_000
 CLIP_SECONDS = 1.8
-MAX_NOTES = 5
-_NOTE_SAMPLES = int(0.26 * SAMPLE_RATE_HZ)
-_SLOT_SAMPLES = int(0.34 * SAMPLE_RATE_HZ)
+MAX_NOTES = 4
+_NOTE_SAMPLES = int(0.32 * SAMPLE_RATE_HZ)
+_SLOT_SAMPLES = int(0.42 * SAMPLE_RATE_HZ)
 _PITCHES_HZ = 220.0 * 2.0 ** (np.arange(0, 25, 2) / 12)  # whole tones over two octaves
 _NOISE_AMPLITUDE = 0.004
 
@@ -32,7 +32,7 @@ def play(timbres: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
 def _note(timbre: str, pitch: int) -> np.ndarray:
     """One note at full loudness, float32 [_NOTE_SAMPLES]; kept, because synthesis costs 10x the mixing."""
     seconds = np.arange(_NOTE_SAMPLES) / SAMPLE_RATE_HZ
-    synthesise = {"flute": _flute, "trumpet": _trumpet, "bell": _bell, "drum": _drum}[timbre]
+    synthesise = {"flute": _flute, "organ": _organ, "bell": _bell, "drum": _drum}[timbre]
     wave = synthesise(_PITCHES_HZ[pitch], seconds)
     release = np.minimum(1.0, (seconds[-1] - seconds) / 0.02)
     return (wave / np.abs(wave).max() * release).astype(np.float32)
@@ -44,8 +44,8 @@ def _flute(pitch_hz: float, seconds: np.ndarray) -> np.ndarray:
     return np.minimum(1.0, seconds / 0.06) * (np.sin(phase) + 0.15 * np.sin(2 * phase))
 
 
-def _trumpet(pitch_hz: float, seconds: np.ndarray) -> np.ndarray:
-    """Ten harmonics, bright."""
+def _organ(pitch_hz: float, seconds: np.ndarray) -> np.ndarray:
+    """Ten harmonics, bright and steady."""
     harmonics = np.arange(1, 11)[:, None]
     phases = 2 * np.pi * pitch_hz * harmonics * seconds
     return np.minimum(1.0, seconds / 0.02) * (np.sin(phases) / harmonics**0.5).sum(axis=0)

@@ -1,0 +1,137 @@
+"""Files of messages: the forms that are read, and errors that name file, row and field."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moka_peft.data import Sample, load_samples
+
+ANSWER = {"role": "assistant", "content": "a cat"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def write_rows(folder: Path, *rows: Any) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def test_parts_and_tags_give_the_same_messages(folder: Path):
+    parts = user([{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}])
+    path = write_rows(
+        folder,
+        {"id": 7, "messages": [parts, ANSWER], "group": "Visual", "kind": "what"},
+        {"messages": [user("<image>What?"), ANSWER], "images": ["a.png"]},
+    )
+    first, second = load_samples(path)
+    image = {"type": "image", "image": str(folder / "a.png")}
+    assert first.messages == second.messages
+    assert first.messages[0]["content"] == [image, {"type": "text", "text": "What?"}]
+    assert (first.id, first.group, first.kind, second.id) == ("7", "Visual", "what", "rows-2")
+    assert first.answer == "a cat" and first.media("image") == [image] and first.media("audio") == []
+
+
+def test_tags_take_files_in_reading_order_over_turns(folder: Path):
+    messages = [user("<image> one"), ANSWER, user("two <image>"), ANSWER]
+    (sample,) = load_samples({"path": write_rows(folder, {"messages": messages, "images": ["b.png", "a.png"]})})
+    assert [part["image"] for part in sample.media("image")] == [str(folder / "b.png"), str(folder / "a.png")]
+
+
+def test_json_list_reads_like_json_lines(folder: Path):
+    rows = [{"messages": [user("Hi"), ANSWER]}] * 2
+    (folder / "rows.json").write_text(json.dumps(rows))
+    from_list, from_lines = load_samples(folder / "rows.json"), load_samples(write_rows(folder, *rows))
+    assert list(from_list) == list(from_lines) and isinstance(from_list[0], Sample)
+
+
+BAD_ROWS = [
+    ("no object", 3, r"row 1, `row`: expected an object with `messages`, got int"),
+    ("no messages", {"text": "Hi"}, r"row 1, `messages`: expected a list of messages, got None"),
+    ("no answer", {"messages": [user("Hi")]}, r"`messages\[0\].role`: expected the last message .* got user"),
+    ("role", {"messages": [{"role": "human", "content": "Hi"}, ANSWER]}, r"`messages\[0\].role`: .* got 'human'"),
+    ("content", {"messages": [user(5), ANSWER]}, r"`messages\[0\].content`: expected text or a list .* got 5"),
+    (
+        "part type",
+        {"messages": [user([{"type": "text", "text": "x"}, {"type": "img"}]), ANSWER]},
+        r"`messages\[0\].content\[1\].type`: expected text, image, video or audio, got 'img'",
+    ),
+    (
+        "part value",
+        {"messages": [user([{"type": "image", "image": 3}]), ANSWER]},
+        r"`messages\[0\].content\[0\].image`: expected a string, got 3",
+    ),
+    (
+        "fewer files than tags",
+        {"messages": [user("<image><image> What?"), ANSWER], "images": ["a.png"]},
+        r"`images`: 2 `<image>` in the text, 1 image files attached. Write one `<image>` per file",
+    ),
+    (
+        "file without a tag",
+        {"messages": [user("What?"), ANSWER], "audios": ["a.png"]},
+        r"`audios`: 0 `<audio>` in the text, 1 audio files attached",
+    ),
+    (
+        "list of files",
+        {"messages": [user("<image>"), ANSWER], "images": "a.png"},
+        r"`images`: expected a list of paths, got 'a.png'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), [bad[1:] for bad in BAD_ROWS], ids=[bad[0] for bad in BAD_ROWS])
+def test_bad_row_names_file_row_and_field(folder: Path, row: Any, message: str):
+    with pytest.raises(ValueError, match=message) as error:
+        load_samples(write_rows(folder, row))
+    assert "rows.jsonl" in str(error.value)
+
+
+def test_missing_media_file_names_row_and_path(folder: Path):
+    row = {"messages": [user("<image> What?"), ANSWER], "images": ["gone.png"]}
+    with pytest.raises(FileNotFoundError, match=r"row 2, `images\[0\]`: file `.*gone\.png` not found"):
+        load_samples(write_rows(folder, {"messages": [user("Hi"), ANSWER]}, row))
+
+
+def test_broken_json_names_the_line(folder: Path):
+    (folder / "rows.jsonl").write_text('{"messages": []}\n\n{"messages": [')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 3: not valid JSON"):
+        load_samples(folder / "rows.jsonl")
+
+
+@pytest.mark.parametrize(("content", "message"), [("{}", "expected a list of rows, got dict"), ("[]", "is empty")])
+def test_file_without_rows(folder: Path, content: str, message: str):
+    (folder / "rows.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_samples(folder / "rows.json")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"name": "coco"}, "`name` is no built-in dataset: expected av_digits, got coco"),
+        ({"name": "av_digits", "sise": 3}, r"unknown keys \['sise'\]: expected split, size, seed, groups"),
+        ({"path": "x.json", "split": "train"}, r"unknown keys \['split'\]"),
+        ({"name": "av_digits", "split": "dev"}, "`split` is unknown: expected one of align, train, test, got dev"),
+    ],
+)
+def test_bad_source(source: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        load_samples(source)
+
+
+def test_missing_data_file():
+    with pytest.raises(FileNotFoundError, match=r"data file `gone\.json` not found"):
+        load_samples("gone.json")
