@@ -1,0 +1,107 @@
+"""Derives a RoutingSpec from a model's config and its chat template, and holds it against what was rendered."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from .delimiters import find_delimiters
+from .derivation import check_spec, derive_spec
+from .rendering import render_conversations
+from .spec import RoutingSpec
+
+VISUAL = ("image", "video", "vision", "visual")
+KNOWN_KINDS = (*VISUAL, "audio", "speech")
+PARTS = ("image", "video", "audio")  # kinds of content part that chat templates know
+MARKER = re.compile(rf"({'|'.join(KNOWN_KINDS)})_(start|end|begin|bos|eos|break|newline)|(bo|eo)[iav]")
+BY_HAND = (
+    "Pass a spec of your own: MokaConfig(routing=RoutingSpec(placeholders={'visual': (image_token_id,)}, "
+    "user_open=((...),), user_close=((...),)))."
+)
+
+
+def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
+    """The spec of `model` (a model or its config) with the chat template of `processor` (or a tokenizer).
+
+    A system prompt that a template writes into the user turn without marks of its own reads as instruction.
+    Raises ValueError, naming the template, where the config has no placeholder or the tokenizer no offsets, where
+    the template marks no user turns, or where a rendered span differs from what the spec finds.
+    """
+    config = getattr(model, "config", model)
+    template = template_name(processor)
+    tokenizer = _fast_tokenizer(processor, template)
+    media = media_tokens(config, processor)
+    if not media:
+        raise ValueError(
+            f"`config` of {type(model).__name__} has no media placeholder: expected image_token_id, video_token_id, "
+            f"audio_token_id or another <media>_token_id. {BY_HAND}"
+        )
+    try:
+        spec = _probe(processor, tokenizer, media, _markers(config))
+    except Exception as error:  # a template may raise anything; the message says whose template it was
+        raise ValueError(f"`chat_template` of {template} gives no routing spec: {error}. {BY_HAND}") from error
+    return replace(spec, template=template)
+
+
+def template_name(processor: Any) -> str:
+    """The processor's class and where its tokenizer came from, for messages."""
+    path = getattr(getattr(processor, "tokenizer", processor), "name_or_path", "")
+    return f"{type(processor).__name__} ({path})" if path else type(processor).__name__
+
+
+def media_tokens(config: Any, processor: Any) -> dict[str, int]:
+    """Kind of media -> id of its placeholder; an unknown kind counts where config and processor both have it."""
+    return {
+        kind: token
+        for kind, token in _token_ids(config).items()
+        if kind in KNOWN_KINDS or (hasattr(config, f"{kind}_config") and hasattr(processor, f"{kind}_token"))
+    }
+
+
+def _token_ids(config: Any) -> dict[str, int]:
+    """Every `<name>_token_id` or `<name>_token_index` that is set, by name."""
+    attributes = [*vars(config), *(getattr(config, "attribute_map", None) or {})]
+    found = [match for match in (re.fullmatch(r"(\w+)_token_(?:id|index)", a) for a in attributes) if match]
+    values = {match[1]: getattr(config, match[0], None) for match in found}
+    return {name: value for name, value in values.items() if isinstance(value, int)}
+
+
+def _markers(config: Any) -> list[int]:
+    return [token for name, token in _token_ids(config).items() if MARKER.fullmatch(name)]
+
+
+def _fast_tokenizer(processor: Any, template: str) -> Any:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"`tokenizer` of {template} gives no character offsets: expected a fast tokenizer, "
+            f"got {type(tokenizer).__name__}. {BY_HAND}"
+        )
+    if not getattr(processor, "chat_template", None) and not getattr(tokenizer, "chat_template", None):
+        raise ValueError(f"`chat_template` of {template} is missing: user turns cannot be told apart. {BY_HAND}")
+    return tokenizer
+
+
+def _probe(processor: Any, tokenizer: Any, media: dict[str, int], markers: list[int]) -> RoutingSpec:
+    texts = {kind: tokenizer.convert_ids_to_tokens(token) for kind, token in media.items()}
+    parts = {kind: text for kind, text in texts.items() if kind in PARTS or kind not in KNOWN_KINDS}
+    renderings = render_conversations(processor, tokenizer, parts)
+    special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
+    delimiters = find_delimiters(renderings, special.values(), ends)
+    spec = derive_spec(renderings, delimiters, _by_modality(media), special)
+    if not spec.skip and not any(token in media.values() for rendering in renderings for token in rendering.ids):
+        raise ValueError(f"it writes nothing for media: expected {' or '.join(texts.values())} in the text")
+    spec = replace(spec, skip=tuple(dict.fromkeys((*markers, *spec.skip))))
+    check_spec(spec, renderings, delimiters, special)
+    return spec
+
+
+def _by_modality(media: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Modality -> placeholder ids: visual, audio, then the others by name."""
+    grouped: dict[str, list[int]] = {}
+    for kind, token in media.items():
+        grouped.setdefault("visual" if kind in VISUAL else kind, []).append(token)
+    order = sorted(grouped, key=lambda name: (name != "visual", name != "audio", name))
+    return {name: tuple(dict.fromkeys(grouped[name])) for name in order}
