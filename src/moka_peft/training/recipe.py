@@ -85,12 +85,12 @@ class Adapter(Section):
     init_lora_weights: bool | str = True
     bias: Literal["none", "all", "lora_only"] = "none"
     modalities: list[str] | None = None
-    cross_scale: float | dict[str, float] = 1.0
+    cross_scale: float | list[float] = 1.0
     interaction: Literal["cross_attention", "text_query", "mean", "none"] = "cross_attention"
     scale_before_attention: bool = False
     instruction_span: Literal["tokens", "contiguous"] = "tokens"
     supervised_instruction: Literal["raise", "ignore"] = "raise"
-    impl: Literal["auto", "reference", "eager", "triton"] = "auto"
+    impl: Literal["auto", "eager", "reference"] = "auto"
 
 
 class Training(Section):
@@ -157,6 +157,9 @@ def conflicts(raw: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
     for part, source in _section(raw, "data").items():
         if isinstance(source, dict) and ("name" in source) == ("path" in source):
             found.append((("data", part), "names no single source: expected either `name` or `path`."))
+        elif isinstance(source, dict) and "path" in source:
+            for key in sorted(set(source) & {"split", "size", "seed", "groups"}):
+                found.append((("data", part, key), "has no meaning for a file of samples. Remove it."))
     return found
 
 

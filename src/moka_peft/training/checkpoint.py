@@ -1,0 +1,81 @@
+"""Checkpoints that are whole or not used: a marker, written last, lists every file with its hash."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from moka_peft.training.folder import write_json
+
+MARKER = "complete.json"
+
+
+class CheckpointMarking(TrainerCallback):
+    """Marks each checkpoint the Trainer wrote as complete, then removes the oldest ones.
+
+    The Trainer's own rotation removes old checkpoints before the new one could be marked: killed in between,
+    a run that keeps one checkpoint would be left with none.
+    """
+
+    def __init__(self, keep: int):
+        self.keep = keep
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(str(args.output_dir))
+        if state.is_world_process_zero:
+            mark_complete(folder / f"checkpoint-{state.global_step}")
+            for old in checkpoints(folder)[: -self.keep]:
+                (old / MARKER).unlink(missing_ok=True)
+                shutil.rmtree(old)
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Writes the marker of a finished checkpoint: size and SHA-256 of every file in it."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
+    write_json(checkpoint / MARKER, {str(path.relative_to(checkpoint)): _fingerprint(path) for path in files})
+
+
+def newest_complete(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole (None if there is none), and what is wrong with each newer one."""
+    torn = []
+    for checkpoint in reversed(checkpoints(folder)):
+        problem = find_tear(checkpoint)
+        if problem is None:
+            return checkpoint, torn
+        torn.append(f"{checkpoint.name} is torn ({problem})")
+    return None, torn
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoint folders, whole or not, oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def find_tear(checkpoint: Path) -> str | None:
+    """What shows that a checkpoint is not whole; None for a whole one."""
+    try:
+        expected = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "it was never finished"
+    except ValueError:
+        return f"{MARKER} is damaged"
+    for name, fingerprint in expected.items():
+        if not (checkpoint / name).is_file():
+            return f"{name} is missing"
+        if _fingerprint(checkpoint / name) != fingerprint:
+            return f"{name} is damaged"
+    return None
+
+
+def _fingerprint(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.stat().st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"

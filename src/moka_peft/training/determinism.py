@@ -1,0 +1,36 @@
+"""Settings under which the same run gives the same weights, bit for bit."""
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def deterministic(num_threads: int) -> Iterator[None]:
+    """Makes torch repeat itself inside the block: deterministic kernels, a fixed number of CPU threads.
+
+    Sums over several threads depend on how many there are, so a resumed run takes the number it began with.
+    The former settings come back after the block. Raises RuntimeError inside where a CUDA kernel of the model
+    has no deterministic form.
+    """
+    threads, was_on = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was_on)
+        torch.set_num_threads(threads)
+
+
+def seed_all(seed: int) -> None:
+    """Starts every random number generator that training draws from at `seed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

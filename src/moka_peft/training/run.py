@@ -1,0 +1,110 @@
+"""A recipe becomes a trained adapter: the order of a run, from the output folder to the metrics."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import Trainer
+
+from moka_peft.data import Collator, Sample, load_samples
+from moka_peft.training import folder
+from moka_peft.training.checkpoint import newest_complete, step_of
+from moka_peft.training.determinism import deterministic, seed_all
+from moka_peft.training.model import add_adapter, load_model
+from moka_peft.training.plot import draw_loss
+from moka_peft.training.recipe import Recipe, Source
+from moka_peft.training.recipe_file import write_recipe
+from moka_peft.training.scoring import HeldOut, HeldOutScoring
+from moka_peft.training.trainer import build_trainer, trainer_arguments
+
+
+def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
+    """Trains the adapter that a recipe describes and returns the metrics.
+
+    The output folder gets the adapter, the processor, recipe.yaml, metrics.json and loss.png. Raises before any
+    training where the folder, the data or the model cannot be used. With `resume`, a run goes on from its
+    newest complete checkpoint, and a finished one is left as it is.
+    """
+    console = console or Console()
+    out = Path(recipe.output_dir)
+    folder.claim_folder(out, recipe.settings(), resume=recipe.resume, overwrite=recipe.overwrite)
+    if folder.is_finished(out):
+        console.print(f"nothing to do: {out} holds the finished run")
+        return folder.read_json(out / folder.METRICS)
+    write_recipe(recipe, out / folder.RECIPE)
+    notes = folder.read_json(out / folder.NOTES)
+    notes.setdefault("num_threads", recipe.training.num_threads or torch.get_num_threads())
+    with deterministic(notes["num_threads"]):
+        return _run(recipe, out, notes, console)
+
+
+def open_source(source: Source | None) -> Sequence[Sample]:
+    """The samples of one part of a recipe's data; none where the recipe has no such part."""
+    return [] if source is None else load_samples(source.model_dump(exclude_none=True))
+
+
+def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Everything between a claimed folder and its metrics. `notes` are what a resumed run must know."""
+    samples, questions = open_source(recipe.data.train), open_source(recipe.data.eval)
+    seed_all(recipe.seed)
+    base, processor = load_model(**recipe.model.model_dump())
+    model = add_adapter(
+        base, processor, **recipe.adapter.model_dump(), train_projectors=recipe.train_projectors
+    )
+    folder.check_space(out, model.get_nb_trainable_parameters()[0], recipe.training.keep_checkpoints)
+
+    collator = Collator(processor)
+    limits = recipe.evaluation.model_dump(exclude={"steps"})
+    held_out = HeldOut(processor, collator, questions, **limits, console=console)
+    if "before" not in notes:
+        notes["before"] = held_out.score(model, "before training")
+        folder.write_json(out / folder.NOTES, notes)
+
+    settings = recipe.training.model_dump(exclude={"keep_checkpoints", "num_threads"})
+    trainer = build_trainer(
+        model,
+        collator,
+        samples,
+        trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, **settings),
+        keep_checkpoints=recipe.training.keep_checkpoints,
+        console=console,
+        callbacks=[HeldOutScoring(held_out, recipe.evaluation.steps)] if recipe.evaluation.steps else [],
+    )
+    seconds = _fit(trainer, console)
+    after = held_out.score(model, "after training")
+    return _finish(out, trainer, processor, {**notes, "after": after, "seconds": seconds}, console)
+
+
+def _fit(trainer: Trainer, console: Console) -> float:
+    """Trains from the newest complete checkpoint, or from the start; returns the seconds it took."""
+    checkpoint, torn = newest_complete(Path(str(trainer.args.output_dir)))
+    for problem in torn:
+        console.print(f"not used: {problem}")
+    if checkpoint:
+        console.print(f"going on after step {step_of(checkpoint)}")
+    seed_all(trainer.args.seed)
+    start = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return time.monotonic() - start
+
+
+def _finish(out: Path, trainer: Trainer, processor: Any, results: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Writes what a run leaves behind; metrics.json comes last, as the sign that all of it is there."""
+    model: Any = trainer.model
+    history = trainer.state.log_history
+    trained, parameters = model.get_nb_trainable_parameters()
+    metrics = results | {
+        "during": [entry for entry in history if "scores" in entry],
+        "steps": trainer.state.global_step,
+        "trained_parameters": trained,
+        "parameters": parameters,
+    }
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    draw_loss(history, out / folder.PLOT)
+    folder.write_json(out / folder.METRICS, metrics)
+    console.print(f"adapter, metrics and loss plot are in {out}")
+    return metrics
