@@ -1,0 +1,61 @@
+"""Tiny models and chats shared by the tests: random weights, a made-up vocabulary, nothing downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from moka_peft import RoutingSpec
+
+BOS, USER, SEP, END, EOS, IMAGE, AUDIO = 1, 2, 3, 4, 5, 50, 60
+PLACEHOLDERS = {"v": IMAGE, "a": AUDIO}
+
+
+@pytest.fixture
+def spec() -> RoutingSpec:
+    """Turns look like USER SEP ... END; images are token 50, audio 60."""
+    return RoutingSpec(
+        placeholders={"visual": (IMAGE,), "audio": (AUDIO,)}, user_open=((USER, SEP),), user_close=((END,),)
+    )
+
+
+@pytest.fixture
+def chat() -> Callable[..., torch.Tensor]:
+    """chat("vvq", "rr") -> ids [1, S]: one user turn of two images and a question token, then two answer tokens.
+
+    v image, a audio, any other letter a text token of its own; arguments alternate user and assistant.
+    """
+
+    def build(*turns: str) -> torch.Tensor:
+        ids = [BOS]
+        for index, turn in enumerate(turns):
+            body = [PLACEHOLDERS.get(letter, 6 + ord(letter) % 40) for letter in turn]
+            ids += [USER, SEP, *body, END] if index % 2 == 0 else [*body, EOS]
+        return torch.tensor([ids])
+
+    return build
+
+
+@pytest.fixture
+def tiny_lm() -> Callable[..., LlamaForCausalLM]:
+    """tiny_lm(seed) -> a two-layer LLaMA of 32 dimensions."""
+
+    def build(seed: int = 0, **overrides: int) -> LlamaForCausalLM:
+        torch.manual_seed(seed)
+        values = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=100)
+        return LlamaForCausalLM(LlamaConfig(**{**values, "pad_token_id": 0, **overrides})).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Vectors recorded from the authors' layers, where they lie beside the checkout; else the test is skipped."""
+    folder = Path(__file__).parents[2] / "shared" / "golden"
+    if not folder.is_dir():
+        pytest.skip("the recorded vectors are not beside this checkout")
+    return folder
