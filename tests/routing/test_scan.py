@@ -40,6 +40,10 @@ def test_skips_an_id_a_sequence_and_a_block():
     assert routed(SPEC, [1, 2, 8, 20, 10, 21, 50, 22, 11, 23, 3, 4])[1] == [0, 0, 1, 1, 0, 0, 1, 0, 0, 1, 0, 0]
 
 
+def test_block_that_nothing_closes_in_its_turn_skips_nothing():
+    assert routed(SPEC, [1, 2, 10, 20, 3, 4, 1, 2, 21, 11, 3, 4])[1] == [0, 0, 1, 1, 0, 0, 0, 0, 2, 2, 0, 0]
+
+
 def test_media_outside_a_turn_has_none():
     modality, turn, _ = routed(SPEC, [50, 20, 1, 2, 21, 3, 4, 60])
     assert modality[0] == 1 and modality[7] == 2

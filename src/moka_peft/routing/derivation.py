@@ -97,12 +97,17 @@ def _blocks(rendering: Rendering, labels: Sequence[Label]) -> Iterator[SkipItem]
 
 
 def _captions(rendering: Rendering, labels: Sequence[Label]) -> Iterator[range]:
-    """Plain text that the template adds inside a turn; white space counts only beside media."""
+    """Plain text that the template adds inside a turn; white space counts only beside media.
+
+    White space after media and the words before the next media come separately: they occur without each other.
+    """
     for run in _runs(labels, "extra"):
-        start, end = rendering.offsets[run.start][0], rendering.offsets[run.stop - 1][1]
-        beside = [labels[i][0] for i in (run.start - 1, run.stop) if 0 <= i < len(labels)]
-        if rendering.text[start:end].strip() or any(name in BESIDE for name in beside):
-            yield run
+        words = next((i for i in run if rendering.text[slice(*rendering.offsets[i])].strip()), None)
+        parts = [run] if words is None else [range(run.start, words), range(words, run.stop)]
+        for part in (part for part in parts if part):
+            beside = {labels[i][0] for i in (part.start - 1, part.stop) if 0 <= i < len(labels)}
+            if part.start == words or beside & set(BESIDE):
+                yield part
 
 
 def _anchored(rendering: Rendering, labels: Sequence[Label], run: range) -> Sequence_:

@@ -87,11 +87,14 @@ def _probe(processor: Any, tokenizer: Any, media: dict[str, int], markers: list[
     texts = {kind: tokenizer.convert_ids_to_tokens(token) for kind, token in media.items()}
     parts = {kind: text for kind, text in texts.items() if kind in PARTS or kind not in KNOWN_KINDS}
     renderings = render_conversations(processor, tokenizer, parts)
+    if not renderings:
+        raise ValueError("it leaves out or rewrites what the user says")
     special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
     delimiters = find_delimiters(renderings, special.values(), ends)
     spec = derive_spec(renderings, delimiters, _by_modality(media), special)
-    if not spec.skip and not any(token in media.values() for rendering in renderings for token in rendering.ids):
+    written = {token for rendering in renderings for token in rendering.ids}
+    if not written & {*media.values(), *(item for item in spec.skip if isinstance(item, int))}:
         raise ValueError(f"it writes nothing for media: expected {' or '.join(texts.values())} in the text")
     spec = replace(spec, skip=tuple(dict.fromkeys((*markers, *spec.skip))))
     check_spec(spec, renderings, delimiters, special)

@@ -110,7 +110,7 @@ def _takes_parts(processor: Any) -> bool:
         text = processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
     except Exception:  # any type, as above
         return False
-    return USER_TEXTS[0] in text and "'type'" not in text
+    return "'type'" not in text
 
 
 def _tokenised(text: str, messages: list[Message], tokenizer: Any, kinds: set[str]) -> Iterator[Rendering]:

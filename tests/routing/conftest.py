@@ -1,0 +1,181 @@
+"""Tiny tokenizers, and chat templates in the styles that models use."""
+
+from types import SimpleNamespace
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+WORDS = "USER: What is in the picture? ASSISTANT: a cat. system user assistant model which color now INST SYS".split()
+
+CHATML = """
+{%- set media = namespace(count=0) %}
+{%- for message in messages %}
+  {%- if loop.first and message.role != 'system' %}
+    {{- '<|im_start|>system\\nYou are kind.<|im_end|>\\n' }}
+  {%- endif %}
+  {{- '<|im_start|>' + message.role + '\\n' }}
+  {%- for part in message.content %}
+    {%- if part.type == 'text' %}
+      {{- part.text }}
+    {%- else %}
+      {%- set media.count = media.count + 1 %}
+      {%- if add_vision_id %}
+        {{- 'Picture ' ~ media.count ~ ': ' }}
+      {%- endif %}
+      {{- '<|vision_start|><|' + part.type + '_pad|><|vision_end|>' }}
+    {%- endif %}
+  {%- endfor %}
+  {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+INST = """
+{%- set block = namespace(text='') %}
+{%- for message in messages %}
+  {%- if message.role == 'system' %}
+    {%- set block.text = '<<SYS>>\\n' + message.content + '\\n<</SYS>>\\n\\n' %}
+  {%- elif message.role == 'user' %}
+    {{- bos_token + '[INST] ' + block.text + message.content + ' [/INST]' }}
+    {%- set block.text = '' %}
+  {%- else %}
+    {{- ' ' + message.content + ' ' + eos_token }}
+  {%- endif %}
+{%- endfor %}
+"""
+USER_COLON = """
+{%- for message in messages %}
+  {%- if message.role == 'system' %}
+    {{- message.content[0].text + ' ' }}
+  {%- else %}
+    {{- message.role | upper + ': ' }}
+    {%- for part in message.content if part.type == 'image' %}
+      {{- '<image>\\n' }}
+    {%- endfor %}
+    {%- for part in message.content if part.type == 'text' %}
+      {{- part.text }}
+    {%- endfor %}
+    {{- eos_token if message.role == 'assistant' else ' ' }}
+  {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- 'ASSISTANT:' }}
+{%- endif %}
+"""
+HEADERS = """
+{{- bos_token }}
+{%- for message in messages %}
+  {{- '<|start_header|>' + message.role + '<|end_header|>\\n\\n' }}
+  {%- for part in message.content %}
+    {{- part.text | trim if part.type == 'text' else '<|' + part.type + '|>' }}
+  {%- endfor %}
+  {{- '<|eot|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|start_header|>assistant<|end_header|>\\n\\n' }}
+{%- endif %}
+"""
+TURNS = """
+{{- bos_token }}
+{%- set first = namespace(text='') %}
+{%- for message in messages %}
+  {%- if message.role == 'system' %}
+    {%- set first.text = message.content[0].text + '\\n\\n' %}
+  {%- else %}
+    {{- '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user') + '\\n' + first.text }}
+    {%- set first.text = '' %}
+    {%- for part in message.content %}
+      {{- part.text | trim if part.type == 'text' else '\\n\\n<' + part.type + '>\\n\\n' }}
+    {%- endfor %}
+    {{- '<end_of_turn>\\n' }}
+  {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<start_of_turn>model\\n' }}
+{%- endif %}
+"""
+
+
+def byte_level(*special, bos=None, eos=None):
+    """A byte-level BPE tokenizer, as GPT-2's, LLaMA 3's and Qwen's are."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _trained(tokenizer, pre_tokenizers.ByteLevel.alphabet(), special, bos, eos)
+
+
+def metaspace(*special, bos=None, eos=None):
+    """A BPE tokenizer with a visible space in front of words, as LLaMA 2's and Gemma's are."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    return _trained(tokenizer, [chr(code) for code in range(10, 127)], ("<unk>", *special), bos, eos)
+
+
+def _trained(tokenizer, alphabet, special, bos, eos):
+    special = [text for text in (bos, eos, *special) if text]
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(special) + len(alphabet) + 60,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    if bos:
+        start = [(bos, tokenizer.token_to_id(bos))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=start)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
+
+
+def chat(tokenizer, template, **media):
+    """A (config, processor) pair; `media`: config attribute -> token text."""
+    tokenizer.chat_template = template
+    ids = {name: tokenizer.convert_tokens_to_ids(text) for name, text in media.items()}
+    return SimpleNamespace(bos_token_id=0, **ids), tokenizer
+
+
+STYLES = {
+    "chatml": lambda: chat(
+        byte_level(
+            *("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"), eos="<|im_end|>"
+        ),
+        CHATML,
+        image_token_id="<|image_pad|>",
+        video_token_id="<|video_pad|>",
+        vision_start_token_id="<|vision_start|>",
+        vision_end_token_id="<|vision_end|>",
+    ),
+    "inst": lambda: chat(metaspace("<image>", bos="<s>", eos="</s>"), INST, image_token_id="<image>"),
+    "user_colon": lambda: chat(metaspace("<image>", bos="<s>", eos="</s>"), USER_COLON, image_token_index="<image>"),
+    "user_colon_bytes": lambda: chat(
+        byte_level("<image>", bos="<s>", eos="</s>"), USER_COLON, image_token_id="<image>"
+    ),
+    "headers": lambda: chat(
+        byte_level(
+            *("<|start_header|>", "<|end_header|>", "<|eot|>", "<|image|>", "<|audio|>", "<|point|>"), bos="<|begin|>"
+        ),
+        HEADERS,
+        image_token_id="<|image|>",
+        audio_token_id="<|audio|>",
+    ),
+    "turns": lambda: chat(
+        metaspace("<start_of_turn>", "<end_of_turn>", "<image>", "<audio>", bos="<bos>", eos="<eos>"),
+        TURNS,
+        image_token_id="<image>",
+        audio_token_id="<audio>",
+    ),
+}
+
+
+@pytest.fixture(params=STYLES)
+def style(request):
+    """(name, config, processor) of one style of chat template."""
+    return request.param, *STYLES[request.param]()
+
+
+@pytest.fixture
+def styled():
+    """Builds (config, processor) of a named style."""
+    return lambda name: STYLES[name]()

@@ -1,0 +1,203 @@
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from moka_peft.routing import RoutingSpec, route
+from moka_peft.routing.delimiters import find_delimiters
+from moka_peft.routing.derivation import check_spec
+from moka_peft.routing.rendering import render_conversations
+
+IMAGES = 3  # embeddings per image, as a processor would repeat the placeholder
+
+
+def message(role, *parts, inline=False):
+    if inline:
+        return {"role": role, "content": "".join("<image>" if part == "image" else part for part in parts)}
+    return {"role": role, "content": [{"type": p} if p == "image" else {"type": "text", "text": p} for p in parts]}
+
+
+def conversation(inline):
+    """System message, media before the text, media after the text."""
+    return [
+        message("system", "Be brief.", inline=inline),
+        message("user", "image", "What is it?", inline=inline),
+        message("assistant", "A cat.", inline=inline),
+        message("user", "Which color", "image", inline=inline),
+    ]
+
+
+def stretches(text, offsets, routing):
+    """Neighbouring tokens with the same reading as one (text, modality, turn)."""
+    found, cursor = [], 0
+    for (_, end), modality, turn in zip(offsets, routing.modality[0].tolist(), routing.turn[0].tolist(), strict=True):
+        if not found or found[-1][1:] != [modality, turn]:
+            found.append(["", modality, turn])
+        found[-1][0] += text[cursor:end]
+        cursor = end
+    return [tuple(stretch) for stretch in found]
+
+
+EXPECTED = {
+    "chatml": [
+        ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<|vision_start|>", 0, 0),
+        ("<|image_pad|>" * IMAGES, 1, 1),
+        ("<|vision_end|>", 0, 0),
+        ("What is it?", 0, 1),
+        ("<|im_end|>\n<|im_start|>assistant\nA cat.<|im_end|>\n<|im_start|>user\n", 0, 0),
+        ("Which color", 0, 2),
+        ("<|vision_start|>", 0, 0),
+        ("<|image_pad|>" * IMAGES, 1, 2),
+        ("<|vision_end|><|im_end|>\n<|im_start|>assistant\n", 0, 0),
+    ],
+    "inst": [
+        ("<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n", 0, 0),
+        ("<image>" * IMAGES, 1, 1),
+        ("What is it?", 0, 1),
+        (" [/INST] A cat. </s><s>[INST]", 0, 0),
+        (" Which color", 0, 2),
+        ("<image>" * IMAGES, 1, 2),
+        (" [/INST]", 0, 0),
+    ],
+    "user_colon": [
+        ("Be brief. USER: ", 0, 0),
+        ("<image>" * IMAGES, 1, 1),
+        ("\n", 0, 0),
+        ("What is it?", 0, 1),
+        (" ASSISTANT: A cat.</s>USER: ", 0, 0),
+        ("<image>" * IMAGES, 1, 2),
+        ("\n", 0, 0),
+        ("Which color", 0, 2),
+        (" ASSISTANT:", 0, 0),
+    ],
+    "headers": [
+        ("<|begin|><|start_header|>system<|end_header|>\n\nBe brief.<|eot|>", 0, 0),
+        ("<|start_header|>user<|end_header|>\n\n", 0, 0),
+        ("<|image|>" * IMAGES, 1, 1),
+        ("What is it?", 0, 1),
+        ("<|eot|><|start_header|>assistant<|end_header|>\n\nA cat.<|eot|>", 0, 0),
+        ("<|start_header|>user<|end_header|>\n\n", 0, 0),
+        ("Which color", 0, 2),
+        ("<|image|>" * IMAGES, 1, 2),
+        ("<|eot|><|start_header|>assistant<|end_header|>\n\n", 0, 0),
+    ],
+    "turns": [  # the template writes the system message into the user turn, with no mark around it
+        ("<bos><start_of_turn>user\n", 0, 0),
+        ("Be brief.", 0, 1),
+        ("\n\n\n\n", 0, 0),
+        ("<image>" * IMAGES, 1, 1),
+        ("\n\n", 0, 0),
+        ("What is it?", 0, 1),
+        ("<end_of_turn>\n<start_of_turn>model\nA cat.<end_of_turn>\n<start_of_turn>user\n", 0, 0),
+        ("Which color", 0, 2),
+        ("\n\n", 0, 0),
+        ("<image>" * IMAGES, 1, 2),
+        ("\n\n<end_of_turn>\n<start_of_turn>model\n", 0, 0),
+    ],
+}
+EXPECTED["user_colon_bytes"] = EXPECTED["user_colon"]
+
+
+def merged(stretches_):
+    """Neighbours of the same reading joined: the tables above are split for reading."""
+    joined = []
+    for text, *reading in stretches_:
+        if joined and joined[-1][1:] == reading:
+            joined[-1][0] += text
+        else:
+            joined.append([text, *reading])
+    return [tuple(stretch) for stretch in joined]
+
+
+def test_spans_are_those_written_by_hand(style):
+    name, config, processor = style
+    spec = RoutingSpec.from_pretrained(config, processor)
+    text = processor.apply_chat_template(conversation(name == "inst"), tokenize=False, add_generation_prompt=True)
+    image = processor.convert_ids_to_tokens(spec.placeholders["visual"][0])
+    text = text.replace(image, image * IMAGES)
+    tokens = processor(text, add_special_tokens=False, return_offsets_mapping=True)
+    routing = route(torch.tensor([tokens["input_ids"]]), spec)
+    assert stretches(text, tokens["offset_mapping"], routing) == merged(EXPECTED[name])
+
+
+def test_spec_survives_json(style):
+    _, config, processor = style
+    spec = RoutingSpec.from_pretrained(SimpleNamespace(config=config), processor)  # a model
+    assert RoutingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_modalities_come_in_a_fixed_order(styled):
+    config, processor = styled("headers")
+    config.point_token_id = processor.convert_tokens_to_ids("<|point|>")
+    config.video_token_id = None
+    assert RoutingSpec.from_pretrained(config, processor).modalities == ("text", "visual", "audio")
+    config.point_config, processor.point_token = {}, "<|point|>"
+    assert RoutingSpec.from_pretrained(config, processor).modalities == ("text", "visual", "audio", "point")
+
+
+def test_images_and_videos_are_visual(styled):
+    config, processor = styled("chatml")
+    spec = RoutingSpec.from_pretrained(config, processor)
+    assert spec.placeholders == {"visual": (config.image_token_id, config.video_token_id)}
+    assert {config.vision_start_token_id, config.vision_end_token_id} <= set(spec.skip)
+
+
+def test_captions_of_media_are_not_instruction(styled):
+    config, processor = styled("chatml")
+    spec = RoutingSpec.from_pretrained(config, processor)
+    messages = [message("user", "Which of", *["image"] * 4, "Picture 2: or Picture 3?")]
+    text = processor.apply_chat_template(messages, tokenize=False, add_vision_id=True)
+    routing = route(processor(text, return_tensors="pt")["input_ids"], spec)
+    said = processor.decode(processor(text, return_tensors="pt")["input_ids"][routing.is_instruction])
+    assert said == "Which ofPicture 2: or Picture 3?"
+
+
+def test_wrong_spec_is_shown_where_it_differs(styled):
+    config, processor = styled("chatml")
+    spec = RoutingSpec.from_pretrained(config, processor)
+    renderings = render_conversations(processor, processor, {"image": "<|image_pad|>"})
+    special = {token: added.content for token, added in processor.added_tokens_decoder.items()}
+    delimiters = find_delimiters(renderings, special.values(), [processor.eos_token])
+    check_spec(spec, renderings, delimiters, special)
+    no_markers = replace(spec, skip=())
+    with pytest.raises(ValueError, match=r"\['<\|vision_start\|>'\].*rendered as text of no turn, read as instr"):
+        check_spec(no_markers, renderings, delimiters, special)
+    late_open = replace(spec, user_open=((*spec.user_open[0], config.image_token_id),))
+    with pytest.raises(ValueError, match="rendered as instruction of turn 1, read as text of no turn"):
+        check_spec(late_open, renderings, delimiters, special)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("<|im_start|>' + message.role + '\\n", "", "as instruction of turn 1, read as instruction of turn 2"),
+        (
+            "{{- '<|im_start|>' + m",
+            "{{- '<|im_start|>' + '!' * (message.content | length) + m",
+            "turn 1 does not begin",
+        ),
+        ("part.text }}", "part.text | upper }}", "leaves out or rewrites what the user says"),
+        ("'<|vision_start|><|' + part.type + '_pad|><|vision_end|>'", "''", "writes nothing for media"),
+        ("{%- for message", "{{- raise_exception('no') }}{%- for message", "gives no routing spec: no"),
+    ],
+)
+def test_template_without_readable_turns_is_named(styled, old, new, reason):
+    config, processor = styled("chatml")
+    assert old in processor.chat_template
+    processor.name_or_path = "some/model"
+    processor.chat_template = processor.chat_template.replace(old, new)
+    with pytest.raises(ValueError, match=rf"(?s)TokenizersBackend \(some/model\).*{reason}.*MokaConfig"):
+        RoutingSpec.from_pretrained(config, processor)
+
+
+def test_missing_parts_say_how_to_go_on(styled):
+    config, processor = styled("chatml")
+    with pytest.raises(ValueError, match="no media placeholder: expected image_token_id.*MokaConfig"):
+        RoutingSpec.from_pretrained(SimpleNamespace(bos_token_id=1, image_token_id=None), processor)
+    with pytest.raises(ValueError, match="expected a fast tokenizer.*MokaConfig"):
+        RoutingSpec.from_pretrained(config, SimpleNamespace(tokenizer=object(), chat_template="x"))
+    processor.chat_template = None
+    with pytest.raises(ValueError, match="`chat_template` of .* is missing.*MokaConfig"):
+        RoutingSpec.from_pretrained(config, processor)
