@@ -3,14 +3,8 @@
 from typing import Any
 
 import torch
-from transformers import (
-    AutoFeatureExtractor,
-    AutoImageProcessor,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from tokenizers import AddedToken
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .config import MEDIA_PARTS, CompositeConfig
 from .encoders import load_encoder
@@ -23,7 +17,7 @@ def build_composite(
     text: str | PreTrainedModel,
     vision: str | PreTrainedModel | None = None,
     audio: str | PreTrainedModel | None = None,
-    tokenizer: str | PreTrainedTokenizerBase | None = None,
+    tokenizer: Any = None,
     image_processor: Any = None,
     feature_extractor: Any = None,
     *,
@@ -34,35 +28,35 @@ def build_composite(
 ) -> tuple[CompositeForConditionalGeneration, CompositeProcessor]:
     """Joins pretrained parts, each a hub id, a folder or a model, and gives them fresh projectors.
 
-    Tokenizer, image processor and feature extractor come from their part's place where that is a name. The
-    placeholders are added to the tokenizer, and the language model gets rows for them. `segment_seconds` is the
-    length audio is cut into, the feature extractor's own by default. `settings` are fields of `CompositeConfig`:
-    `vision_projector`, `audio_projector`, `vision_feature_layers`, `vision_feature_select`, ...
-    Raises ValueError where a part is missing.
+    Tokenizer, image processor and feature extractor are objects or names; by default they come from where their
+    model lies. The placeholders are added to the tokenizer, and the language model gets rows for them.
+    `segment_seconds` is the length audio is cut into, by default the feature extractor's own. All parts take the
+    language model's `dtype`. `settings` are fields of `CompositeConfig`: `vision_projector`,
+    `vision_feature_layers`, ... Raises ValueError where a part is missing.
     """
     tokenizer = _resolve(tokenizer, text, AutoTokenizer, "tokenizer")
     image_processor = _resolve(image_processor, vision, AutoImageProcessor, "image_processor")
     feature_extractor = _resolve(feature_extractor, audio, AutoFeatureExtractor, "feature_extractor")
-    parts = {"text_model": AutoModelForCausalLM.from_pretrained(text, dtype=dtype) if isinstance(text, str) else text}
+    text_model: Any = AutoModelForCausalLM.from_pretrained(text, dtype=dtype) if isinstance(text, str) else text
+    parts = {"text_model": text_model}
     for name, source in {"vision_encoder": vision, "audio_encoder": audio}.items():
         if source is not None:
-            parts[name] = load_encoder(source, dtype=dtype) if isinstance(source, str) else source
-    token_ids = add_placeholders(parts["text_model"], tokenizer, vision=vision is not None, audio=audio is not None)
+            parts[name] = load_encoder(source, dtype=text_model.dtype) if isinstance(source, str) else source
     config = CompositeConfig(
-        text_config=parts["text_model"].config,
-        vision_config=parts["vision_encoder"].config if vision is not None else None,
-        audio_config=parts["audio_encoder"].config if audio is not None else None,
-        **token_ids,
+        **{
+            name.replace("_model", "_config").replace("_encoder", "_config"): part.config
+            for name, part in parts.items()
+        },
+        **add_placeholders(text_model, tokenizer, vision=vision is not None, audio=audio is not None),
         **settings,
     )
-    model = CompositeForConditionalGeneration(config, parts)
+    model = CompositeForConditionalGeneration(config, parts).to(text_model.dtype).eval()
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
     processor = CompositeProcessor(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
     return model, fit_processor(processor, model, segment_seconds)
 
 
-def add_placeholders(
-    text_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, vision: bool, audio: bool
-) -> dict[str, int]:
+def add_placeholders(text_model: PreTrainedModel, tokenizer: Any, *, vision: bool, audio: bool) -> dict[str, Any]:
     """Adds the placeholders of the parts there are, as special tokens, and returns their ids by config field.
 
     New rows of the embeddings and of the head are the mean of the old ones: no randomness, and a placeholder is no
@@ -70,24 +64,26 @@ def add_placeholders(
     """
     present = {"vision": vision, "audio": audio}
     names = [name for part, part_names in MEDIA_PARTS.items() if present[part] for name in part_names]
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": [PLACEHOLDERS[name] for name in names]}, replace_additional_special_tokens=False
-    )
+    tokens = [AddedToken(PLACEHOLDERS[name], normalized=False, special=True) for name in names]
+    tokenizer.add_tokens(tokens, special_tokens=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     _grow_embeddings(text_model, len(tokenizer))
     return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(PLACEHOLDERS[name]) for name in names}
 
 
+@torch.no_grad()
 def fit_processor(
     processor: CompositeProcessor, model: CompositeForConditionalGeneration, segment_seconds: float | None = None
 ) -> CompositeProcessor:
     """Sets how many embeddings the model makes of an image and of a segment, by running it on blank ones."""
     if processor.image_processor is not None:
-        processor.tokens_per_image = model.embed_media("image", processor.blank_pixels()).shape[1]
+        pixels = processor.blank_pixels().to(model.device)
+        processor.tokens_per_image = model.embed_media("image", pixels).shape[1]
     if processor.feature_extractor is not None:
         processor.segment_seconds = segment_seconds or _own_segment_seconds(processor.feature_extractor)
-        processor.tokens_per_segment = model.embed_media("audio", processor.blank_features()).shape[1]
+        features = processor.blank_features().to(model.device)
+        processor.tokens_per_segment = model.embed_media("audio", features).shape[1]
     return processor
 
 
@@ -102,7 +98,7 @@ def _resolve(part: Any, source: Any, loader: Any, name: str) -> Any:
 
 
 @torch.no_grad()
-def _grow_embeddings(text_model: PreTrainedModel, vocab_size: int) -> None:
+def _grow_embeddings(text_model: Any, vocab_size: int) -> None:
     """Adds embedding and head rows up to `vocab_size`, each the mean of the old ones."""
     old = text_model.get_input_embeddings().weight.shape[0]
     if vocab_size <= old:
@@ -117,5 +113,5 @@ def _own_segment_seconds(feature_extractor: Any) -> float:
     if getattr(feature_extractor, "chunk_length", None):
         return float(feature_extractor.chunk_length)
     if getattr(feature_extractor, "max_length", None):
-        return feature_extractor.max_length * 0.01
+        return feature_extractor.max_length * 0.01  # its frames are 10 ms apart
     raise ValueError("`segment_seconds` is missing: this feature extractor has no length of its own. Give it.")

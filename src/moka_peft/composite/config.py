@@ -22,17 +22,17 @@ class CompositeConfig(PreTrainedConfig):
     """
 
     model_type = "moka_composite"
-    sub_configs: ClassVar[dict[str, Any]] = {
+    sub_configs: ClassVar[dict[str, Any]] = {  # pyright: ignore[reportIncompatibleMethodOverride]
         "text_config": AutoConfig,
         "vision_config": AutoConfig,
         "audio_config": AutoConfig,
     }
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
-    audio_config: dict | PreTrainedConfig | None = None
-    vision_projector: dict | None = None
-    audio_projector: dict | None = None
+    text_config: Any = None
+    vision_config: Any = None
+    audio_config: Any = None
+    vision_projector: Any = None
+    audio_projector: Any = None
     vision_feature_layers: list[int] | None = None
     audio_feature_layers: list[int] | None = None
     vision_feature_select: Literal["patch", "all"] = "patch"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, WhisperModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel, WhisperModel
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ VISION_HALF_OF = ("clip", "siglip")
 """Two-tower models that name their vision tower's config `vision_config`."""
 
 
-def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+def build_encoder(config: Any) -> PreTrainedModel:
     """Builds an encoder with random weights from its config."""
     kind = ENCODERS.get(config.model_type, EncoderKind())
     if config.model_type == "whisper":
@@ -61,7 +61,7 @@ def load_encoder(name: str, **load_kwargs: Any) -> PreTrainedModel:
     return AutoModel.from_pretrained(name, config=config, **kind.settings, **load_kwargs)
 
 
-def feature_width(config: PreTrainedConfig, layers: list[int] | None) -> int:
+def feature_width(config: Any, layers: list[int] | None) -> int:
     """The last dimension of what `encode` returns for this encoder."""
     width = getattr(config, "hidden_size", None) or config.d_model
     return width * (len(layers) if layers else 1)

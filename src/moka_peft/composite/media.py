@@ -5,11 +5,14 @@ a clip a mono waveform [samples], or [segments, samples] where it is cut already
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from .placeholders import PLACEHOLDERS
 
 Media = Sequence[Any]
 
@@ -21,10 +24,10 @@ def load_frames(video: Any) -> list[Any]:
 
 def load_frame(image: Any) -> Any:
     """One image in RGB: a path is opened, one channel becomes three; arrays of three channels pass through."""
-    if isinstance(image, np.ndarray) and image.ndim == 2:
-        image = Image.fromarray(image)
-    if isinstance(image, str) or hasattr(image, "__fspath__"):
+    if isinstance(image, str | PathLike):
         image = Image.open(image)
+    elif isinstance(image, np.ndarray) and image.ndim == 2:
+        image = Image.fromarray(image)
     return image.convert("RGB") if isinstance(image, Image.Image) else image
 
 
@@ -62,33 +65,37 @@ def is_clip(value: Any) -> bool:
     return not isinstance(value, list | tuple) or (len(value) > 0 and isinstance(value[0], int | float))
 
 
-def sort_to_rows(
-    media: Media | None, per_row: list[int], is_item: Callable[[Any], bool], name: str, placeholder: str
-) -> list[Any]:
+def sort_to_rows(media: Media | None, per_row: list[int], name: str) -> list[Any]:
     """Checks that media fit the placeholders of their rows and returns them as one flat list.
 
-    `media` is flat, taken in order, or one list per row. `per_row` counts `placeholder` in each row of the text.
-    Raises ValueError naming the row and both counts where they differ.
+    `media` is one item, a flat list, taken in order, or one list per row; `name` is "image", "video" or "audio".
+    `per_row` counts its placeholders in each row of the text. Raises ValueError naming the row and both counts
+    where they differ.
     """
+    is_item = IS_ITEM[name]
     items = [] if media is None else [media] if is_item(media) else list(media)
     nested = len(items) > 0 and not any(is_item(item) for item in items)
     if nested and len(items) != len(per_row):
-        raise ValueError(f"`{name}` has {len(items)} lists for {len(per_row)} rows of text. Pass one list per row.")
+        raise ValueError(f"`{name}s` has {len(items)} lists for {len(per_row)} rows of text. Pass one list per row.")
     rows = items if nested else _deal(items, per_row)
     for row, (expected, got) in enumerate(zip(per_row, rows, strict=True)):
         if expected != len(got):
             raise ValueError(
-                f"`{name}` do not fit row {row} of the text: expected {expected}, one for each {placeholder} in it, "
-                f"got {len(got)}. Give as many as the text has placeholders."
+                f"`{name}s` do not fit row {row} of the text: expected {expected}, one for each "
+                f"{PLACEHOLDERS[name]} in it, got {len(got)}. Give as many as the text has placeholders."
             )
     return [item for row in rows for item in row]
 
 
 def _deal(items: list[Any], per_row: list[int]) -> list[list[Any]]:
     """Deals a flat list to rows in order; what is left over goes to the last row."""
-    ends = np.cumsum(per_row).tolist()
-    starts = [0, *ends[:-1]]
-    return [
-        items[start : end if end != ends[-1] or row < len(ends) - 1 else None]
-        for row, (start, end) in enumerate(zip(starts, ends, strict=True))
-    ]
+    dealt, start = [], 0
+    for count in per_row:
+        dealt.append(items[start : start + count])
+        start += count
+    if dealt:
+        dealt[-1] += items[start:]
+    return dealt
+
+
+IS_ITEM = {"image": is_image, "video": is_video, "audio": is_clip}

@@ -2,17 +2,18 @@
 
 from typing import Any
 
-import torch
 from torch import LongTensor, Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .config import CompositeConfig
 from .encoders import build_encoder, encode, feature_width
-from .generation import PIXELS_OF, MediaGeneration
+from .filling import check_fit, fill_placeholders
+from .generation import RAW_NAMES, MediaGeneration, composite_generation_config
 from .projectors import build_projector
 
 PART_OF = {"image": "vision", "video": "vision", "audio": "audio"}
+"""The encoder that reads each kind of media: a video is frames."""
 
 
 class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, GenerationMixin):
@@ -27,7 +28,7 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
     config: CompositeConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("image", "video", "audio", "text")
+    input_modalities = ["image", "video", "audio", "text"]
     supports_gradient_checkpointing = True
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -35,24 +36,35 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
 
-    def __init__(self, config: CompositeConfig, parts: dict[str, nn.Module] | None = None):
+    text_model: Any
+    vision_encoder: PreTrainedModel | None
+    audio_encoder: PreTrainedModel | None
+
+    def __init__(self, config: CompositeConfig, parts: dict[str, Any] | None = None):
         super().__init__(config)
-        parts = parts or {}
         if config.text_config is None:
             raise ValueError("`config` has no `text_config`: a composite needs a language model. Pass its config.")
-        width = config.text_config.hidden_size
+        parts = parts or {}
         self.text_model = parts.get("text_model") or AutoModelForCausalLM.from_config(config.text_config)
-        if config.vision_config is not None:
-            self.vision_encoder = parts.get("vision_encoder") or build_encoder(config.vision_config)
-            self.vision_projector = build_projector(
-                config.vision_projector, feature_width(config.vision_config, config.vision_feature_layers), width
-            )
-        if config.audio_config is not None:
-            self.audio_encoder = parts.get("audio_encoder") or build_encoder(config.audio_config)
-            self.audio_projector = build_projector(
-                config.audio_projector, feature_width(config.audio_config, config.audio_feature_layers), width
-            )
+        for part in ("vision", "audio"):
+            self._add_part(part, parts.get(f"{part}_encoder"))
+        placeholder_ids = [getattr(config, f"{name}_token_id") for name in RAW_NAMES]
+        self.generation_config = composite_generation_config(
+            self.text_model.generation_config, [token_id for token_id in placeholder_ids if token_id is not None]
+        )
         self.post_init()
+
+    def _add_part(self, part: str, encoder: PreTrainedModel | None) -> None:
+        """Adds `<part>_encoder` and `<part>_projector`, or None for both where the config has no such part."""
+        encoder_config = getattr(self.config, f"{part}_config")
+        projector = None
+        if encoder_config is not None:
+            encoder = encoder or build_encoder(encoder_config)
+            width_in = feature_width(encoder_config, getattr(self.config, f"{part}_feature_layers"))
+            width_out = self.config.text_config.hidden_size
+            projector = build_projector(getattr(self.config, f"{part}_projector"), width_in, width_out)
+        setattr(self, f"{part}_encoder", encoder)
+        setattr(self, f"{part}_projector", projector)
 
     def forward(
         self,
@@ -78,16 +90,17 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
         placeholders over the batch. Other keywords reach the language model.
         Raises ValueError where placeholders and embeddings differ in number.
         """
-        given = {"image": image_embeds, "video": video_embeds, "audio": audio_embeds}
-        raw = {"image": pixel_values, "video": pixel_values_videos, "audio": input_features}
-        media = self.embed_all(raw) | {name: embeds for name, embeds in given.items() if embeds is not None}
+        media = self.embed_all(
+            {"image": pixel_values, "video": pixel_values_videos, "audio": input_features},
+            {"image": image_embeds, "video": video_embeds, "audio": audio_embeds},
+        )
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("`input_ids` and `inputs_embeds`: expected exactly one of them. Pass one.")
-        if input_ids is None and media:
-            raise ValueError("media came without `input_ids`, which say where they belong. Pass `input_ids`.")
-        if inputs_embeds is None:
+        if input_ids is not None:
             is_prefill = past_key_values is None or past_key_values.get_seq_length() == 0
             inputs_embeds = self._embed(input_ids, media, check_absent=is_prefill)
+        elif media:
+            raise ValueError("media came without `input_ids`, which say where they belong. Pass `input_ids`.")
         return self.text_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -97,55 +110,63 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
             **kwargs,
         )
 
-    def embed_all(self, raw: dict[str, Tensor | None]) -> dict[str, Tensor]:
-        """Encodes and projects what is there of {"image" | "video" | "audio": tensor}, each to [tokens, D]."""
-        present = {name: tensor for name, tensor in raw.items() if tensor is not None}
-        return {name: self.embed_media(name, tensor).flatten(0, 1) for name, tensor in present.items()}
+    def embed_all(
+        self, raw: dict[str, Tensor | None], embedded: dict[str, Tensor | None] | None = None
+    ) -> dict[str, Tensor]:
+        """Embeddings [tokens, D] of what is there, by "image", "video", "audio": `raw` is encoded and projected,
+        `embedded` taken as it is. Raises ValueError for media of a kind that the composite lacks, or given twice."""
+        media = {name: embeds for name, embeds in (embedded or {}).items() if embeds is not None}
+        for name, tensor in raw.items():
+            if tensor is not None and name in media:
+                raise ValueError(f"`{RAW_NAMES[name]}` and `{name}_embeds`: expected one of them. Pass one.")
+            if tensor is not None:
+                media[name] = self.embed_media(name, tensor).flatten(0, 1)
+        for name in media:
+            self._check_input(name)
+        return media
 
-    def embed_media(self, placeholder: str, media: Tensor) -> Tensor:
+    def embed_media(self, name: str, media: Tensor) -> Tensor:
         """Encodes and projects N images, frames or segments, each by itself: [N, ...] -> [N, T, D].
 
-        `placeholder` is "image", "video" or "audio". Raises ValueError where the composite has no such input.
+        `name` is "image", "video" or "audio".
         """
-        part = PART_OF[placeholder]
-        if getattr(self.config, f"{placeholder}_token_id") is None:
-            raise ValueError(
-                f"`{PIXELS_OF[placeholder]}` was given, but this composite has no {placeholder} input: "
-                f"`config.{placeholder}_token_id` is None. Leave it out, or build the composite with {part}."
-            )
-        encoder = getattr(self, f"{part}_encoder")
-        if part == "vision" and media.ndim == 5:
-            media = media.flatten(0, 1)
-        layers = getattr(self.config, f"{part}_feature_layers")
-        features = encode(encoder, media, layers, getattr(self.config, f"{part}_feature_select"))
+        self._check_input(name)
+        part = PART_OF[name]
+        media = media.flatten(0, 1) if name == "video" and media.ndim == 5 else media
+        layers, select = (getattr(self.config, f"{part}_feature_{field}") for field in ("layers", "select"))
+        features = encode(getattr(self, f"{part}_encoder"), media, layers, select)
         projector = getattr(self, f"{part}_projector")
         return projector(features.to(next(projector.parameters()).dtype))
 
+    def _check_input(self, name: str) -> None:
+        """Raises where the composite has no such input."""
+        if getattr(self.config, f"{name}_token_id") is None:
+            raise ValueError(
+                f"`{RAW_NAMES[name]}` or `{name}_embeds` was given, but this composite has no {name} input. Leave it "
+                f"out, or build the composite with a {PART_OF[name]} encoder."
+            )
+
     def _embed(self, input_ids: LongTensor, media: dict[str, Tensor], check_absent: bool) -> Tensor:
-        """Token embeddings [B, S, D] with those of placeholders replaced by the media's."""
+        """Token embeddings [B, S, D], those of placeholders replaced; `check_absent` looks for placeholders of
+        media that did not come."""
         inputs_embeds = self.get_input_embeddings()(input_ids)
-        for placeholder in PIXELS_OF:
-            token_id = getattr(self.config, f"{placeholder}_token_id")
-            embeds = media.get(placeholder)
-            if token_id is None or (embeds is None and not check_absent):
-                continue
-            mask = input_ids == token_id
-            _check_count(placeholder, mask, embeds)
-            if embeds is not None:
-                embeds = embeds.to(inputs_embeds.device, inputs_embeds.dtype)
-                inputs_embeds = inputs_embeds.masked_scatter(mask[..., None], embeds)
+        for name in RAW_NAMES:
+            token_id = getattr(self.config, f"{name}_token_id")
+            if name in media:
+                inputs_embeds = fill_placeholders(inputs_embeds, input_ids == token_id, media[name], name)
+            elif check_absent and token_id is not None:
+                check_fit(input_ids == token_id, 0, name)
         return inputs_embeds
 
     def train(self, mode: bool = True) -> "CompositeForConditionalGeneration":
         """Sets training mode; an encoder with no trainable weight stays in eval, so its dropout stays off."""
         super().train(mode)
-        for name in ("vision_encoder", "audio_encoder"):
-            encoder = getattr(self, name, None)
-            if encoder is not None and not any(p.requires_grad for p in encoder.parameters()):
+        for encoder in (self.vision_encoder, self.audio_encoder):
+            if encoder is not None and not any(weight.requires_grad for weight in encoder.parameters()):
                 encoder.eval()
         return self
 
-    def get_decoder(self) -> nn.Module:
+    def get_decoder(self) -> Any:
         """The text decoder, the part that adapters go into."""
         return self.text_model.get_decoder()
 
@@ -155,25 +176,12 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> Any:
         return self.text_model.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.text_model.set_output_embeddings(new_embeddings)
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
-        """Checkpoints the language model only: frozen encoders store no activations that could be saved."""
+        """Checkpoints the language model only: a frozen encoder stores no activations that could be saved."""
         self.text_model._set_gradient_checkpointing(*args, **kwargs)
-
-
-def _check_count(placeholder: str, mask: Tensor, embeds: Tensor | None) -> None:
-    """Raises where the placeholder tokens in `mask` [B, S] are not as many as the embeddings [tokens, D]."""
-    if torch.compiler.is_compiling():
-        return
-    tokens, got = int(mask.sum()), 0 if embeds is None else embeds.shape[0]
-    if tokens != got:
-        raise ValueError(
-            f"`input_ids` and the {placeholder} input do not match: expected {tokens} embeddings for the "
-            f"{tokens} {placeholder} tokens (per row {mask.sum(-1).tolist()}), got {got}. Let the processor make "
-            f"both from the same text and media, and do not truncate."
-        )

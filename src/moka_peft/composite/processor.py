@@ -1,6 +1,5 @@
 """Turns text with placeholders and media into what the composite's forward takes."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
 
-from . import media as media_rows
 from .chat import as_batch, flatten_parts, media_of
+from .media import cut_segments, load_frame, sort_to_rows
 from .placeholders import PLACEHOLDERS, count_placeholders, repeat_placeholders
+
+_PART_OF = {"image": "image_processor", "video": "image_processor", "audio": "feature_extractor"}
 
 
 class CompositeProcessor(ProcessorMixin):
@@ -22,16 +23,18 @@ class CompositeProcessor(ProcessorMixin):
     repeated to the number of embeddings of its media.
     """
 
-    image_token, video_token, audio_token = PLACEHOLDERS.values()
+    tokenizer: Any
+    image_processor: Any
+    feature_extractor: Any
 
     def __init__(
         self,
         image_processor: Any = None,
         feature_extractor: Any = None,
         tokenizer: Any = None,
-        tokens_per_image: int | None = None,
-        tokens_per_segment: int | None = None,
-        segment_seconds: float | None = None,
+        tokens_per_image: int = 0,
+        tokens_per_segment: int = 0,
+        segment_seconds: float = 0.0,
         chat_template: str | None = None,
     ):
         self.tokens_per_image = tokens_per_image
@@ -39,8 +42,11 @@ class CompositeProcessor(ProcessorMixin):
         self.segment_seconds = segment_seconds
         template = chat_template or getattr(tokenizer, "chat_template", None)
         super().__init__(image_processor, feature_extractor, tokenizer, chat_template=template)
+        self.image_token = PLACEHOLDERS["image"] if image_processor else None
+        self.video_token = PLACEHOLDERS["video"] if image_processor else None
+        self.audio_token = PLACEHOLDERS["audio"] if feature_extractor else None
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         images: Any = None,
         text: str | list[str] | None = None,
@@ -62,24 +68,19 @@ class CompositeProcessor(ProcessorMixin):
         rows = [text] if isinstance(text, str) else list(text or [])
         given = {"image": images, "video": videos, "audio": audios if audio is None else audio}
         items = {name: self._sort(name, given[name], rows) for name in PLACEHOLDERS}
-        frames = [media_rows.load_frames(video) for video in items["video"]]
-        segments = self._cut(items["audio"], sampling_rate)
-        tokens = {
-            "image": [self.tokens_per_image] * len(items["image"]),
-            "video": [len(video) * self.tokens_per_image for video in frames],
-            "audio": [len(clip) * self.tokens_per_segment for clip in segments],
-        }
-        rows, offsets = repeat_placeholders(rows, tokens)
+        videos = [[load_frame(frame) for frame in video] for video in items["video"]]
+        clips = [self._cut(clip, sampling_rate) for clip in items["audio"]]
+        rows, offsets = repeat_placeholders(rows, self._tokens(len(items["image"]), videos, clips))
         data = dict(self.tokenizer(rows, return_tensors=return_tensors, **text_kwargs))
-        self._check_truncation(data["input_ids"], rows)
+        _check_truncation(self.tokenizer, data["input_ids"], rows)
         if return_text_replacement_offsets:
             data["text_replacement_offsets"] = offsets
-        data |= self._pixels("pixel_values", [media_rows.load_frame(image) for image in items["image"]])
-        data |= self._pixels("pixel_values_videos", [frame for video in frames for frame in video])
-        data |= self._features([segment for clip in segments for segment in clip])
+        data |= self._pixels("pixel_values", [load_frame(image) for image in items["image"]])
+        data |= self._pixels("pixel_values_videos", [frame for video in videos for frame in video])
+        data |= self._features([segment for clip in clips for segment in clip])
         return BatchFeature(data)
 
-    def apply_chat_template(
+    def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         conversation: list,
         chat_template: str | None = None,
@@ -106,10 +107,18 @@ class CompositeProcessor(ProcessorMixin):
         rendered = self.tokenizer.apply_chat_template(flat, chat_template=template, tokenize=False, **kwargs)
         if not tokenize:
             return rendered if is_batch else rendered[0]
-        media = {name: [media_of(messages, name) for messages in conversations] for name in PLACEHOLDERS}
+        images, videos, audios = ([media_of(m, name) for m in conversations] for name in PLACEHOLDERS)
         options = {"add_special_tokens": False, **(processor_kwargs or {})}
-        inputs = self(media["image"], rendered, media["video"], media["audio"], **options)
+        inputs = self(images, rendered, videos, audios, **options)
         return inputs if return_dict else inputs["input_ids"]
+
+    def blank_pixels(self) -> Tensor:
+        """What the image processor makes of one black image: [1, 3, H, W]."""
+        return self._pixels("pixel_values", [Image.new("RGB", (64, 64))])["pixel_values"]
+
+    def blank_features(self) -> Tensor:
+        """What the feature extractor makes of one silent segment: [1, ...]."""
+        return self._features([np.zeros(self._segment_samples(), dtype=np.float32)])["input_features"]
 
     @property
     def model_input_names(self) -> list[str]:
@@ -118,62 +127,50 @@ class CompositeProcessor(ProcessorMixin):
         return names + (["input_features"] if self.feature_extractor else [])
 
     def _sort(self, name: str, media: Any, rows: list[str]) -> list[Any]:
-        """The media of one kind as a flat list that fits the placeholders."""
-        part = "feature_extractor" if name == "audio" else "image_processor"
+        """The media of one kind as a flat list that fits the placeholders. Raises where its part is missing."""
         per_row = [count_placeholders(row)[name] for row in rows]
-        is_item = {"image": media_rows.is_image, "video": media_rows.is_video, "audio": media_rows.is_clip}[name]
-        items = media_rows.sort_to_rows(media, per_row, is_item, f"{name}s", PLACEHOLDERS[name])
-        if items and getattr(self, part) is None:
+        items = sort_to_rows(media, per_row, name)
+        if items and getattr(self, _PART_OF[name]) is None:
             raise ValueError(
-                f"`{name}s` were given, but this processor has no `{part}`. Leave them and {PLACEHOLDERS[name]} out, "
-                f"or build the composite with {'an audio' if name == 'audio' else 'a vision'} encoder."
+                f"`{name}s` were given, but this processor has no `{_PART_OF[name]}`. Leave them and their "
+                f"{PLACEHOLDERS[name]} out, or build the composite with an encoder for them."
             )
         return items
 
-    def blank_pixels(self) -> Tensor:
-        """What the image processor makes of one black image: [1, 3, H, W]."""
-        return self._pixels("pixel_values", [Image.new("RGB", (64, 64))])["pixel_values"]
+    def _tokens(self, images: int, videos: list[list[Any]], clips: list[list[Any]]) -> dict[str, list[int]]:
+        """Embeddings per image, video and clip."""
+        for name, needed in {"tokens_per_image": images or videos, "tokens_per_segment": clips}.items():
+            if needed and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is not set. Set it, or let `fit_processor` measure it on the model.")
+        return {
+            "image": [self.tokens_per_image] * images,
+            "video": [len(video) * self.tokens_per_image for video in videos],
+            "audio": [len(clip) * self.tokens_per_segment for clip in clips],
+        }
 
-    def blank_features(self) -> Tensor:
-        """What the feature extractor makes of one silent segment: [1, ...]."""
-        samples = round(self.segment_seconds * self.feature_extractor.sampling_rate)
-        return self._features([np.zeros(samples, dtype=np.float32)])["input_features"]
-
-    def _cut(self, clips: list[Any], sampling_rate: int | None) -> list[list[Any]]:
-        """Each clip's segments. Raises ValueError for a sampling rate other than the encoder's."""
-        if not clips:
-            return []
+    def _cut(self, clip: Any, sampling_rate: int | None) -> list[np.ndarray]:
+        """A clip's segments. Raises ValueError for a sampling rate other than the encoder's."""
         expected = self.feature_extractor.sampling_rate
         if sampling_rate not in (None, expected):
             raise ValueError(f"`sampling_rate` is wrong: expected {expected} Hz, got {sampling_rate}. Resample first.")
-        return [media_rows.cut_segments(clip, round(self.segment_seconds * expected)) for clip in clips]
+        return cut_segments(clip, self._segment_samples())
 
-    def _pixels(self, name: str, images: list[Any]) -> dict[str, Any]:
+    def _segment_samples(self) -> int:
+        if self.segment_seconds <= 0:
+            raise ValueError(f"`segment_seconds` is wrong: expected more than 0, got {self.segment_seconds}. Set it.")
+        return round(self.segment_seconds * self.feature_extractor.sampling_rate)
+
+    def _pixels(self, name: str, images: list[Any]) -> dict[str, Tensor]:
         """Images or frames as one tensor [N, 3, H, W]."""
         return {name: self.image_processor(images, return_tensors="pt")["pixel_values"]} if images else {}
 
-    def _features(self, segments: list[Any]) -> dict[str, Any]:
-        """Segments as one tensor [N, ...]; short ones are padded to `segment_seconds`."""
+    def _features(self, segments: list[np.ndarray]) -> dict[str, Tensor]:
+        """Segments as one tensor [N, ...]; the extractor pads short ones to `segment_seconds`."""
         if not segments:
             return {}
-        rate = self.feature_extractor.sampling_rate
-        length = round(self.segment_seconds * rate)
-        features = self.feature_extractor(
-            segments, sampling_rate=rate, return_tensors="pt", padding="max_length", max_length=length
-        )
-        return {"input_features": features[self.feature_extractor.model_input_names[0]]}
-
-    def _check_truncation(self, input_ids: Any, rows: list[str]) -> None:
-        """Raises where the tokenizer cut off placeholders: their embeddings would have no place."""
-        for token in PLACEHOLDERS.values():
-            token_id = self.tokenizer.convert_tokens_to_ids(token)
-            for row, (ids, text) in enumerate(zip(input_ids, rows, strict=True)):
-                expected, got = text.count(token), int(sum(int(i) == token_id for i in ids)) if token in text else 0
-                if expected != got:
-                    raise ValueError(
-                        f"row {row} of the text lost {token} tokens: expected {expected}, got {got}. Do not truncate, "
-                        f"or raise `max_length`; is {token} a special token of the tokenizer?"
-                    )
+        extractor, options = self.feature_extractor, {"padding": "max_length", "max_length": self._segment_samples()}
+        features = extractor(segments, sampling_rate=extractor.sampling_rate, return_tensors="pt", **options)
+        return {"input_features": features[extractor.model_input_names[0]]}
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
         """Lets a media part be None; transformers requires every part."""
@@ -181,7 +178,7 @@ class CompositeProcessor(ProcessorMixin):
             return None
         return super().check_argument_for_proper_class(argument_name, argument)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
         """Writes the tokenizer's files, `processor_config.json` and `chat_template.jinja` into a folder."""
         if push_to_hub or kwargs:
             raise ValueError("`save_pretrained` only writes a folder. Call `push_to_hub` to upload it.")
@@ -189,14 +186,14 @@ class CompositeProcessor(ProcessorMixin):
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer._set_processor_class(type(self).__name__)
         files = list(self.tokenizer.save_pretrained(folder))
-        if self.chat_template is not None:
+        if isinstance(self.chat_template, str):
             (folder / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
         self.to_json_file(folder / "processor_config.json")
         return [*files, str(folder / "processor_config.json")]
 
     @classmethod
     def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: str, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Any]:
         """Loads the parts that `processor_config.json` has; the others are None."""
         loaders = {"image_processor": AutoImageProcessor, "feature_extractor": AutoFeatureExtractor}
@@ -207,3 +204,16 @@ class CompositeProcessor(ProcessorMixin):
             for name, loader in loaders.items()
         ]
         return [*parts, AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)]
+
+
+def _check_truncation(tokenizer: Any, input_ids: Any, rows: list[str]) -> None:
+    """Raises where the tokenizer lost placeholders: their embeddings would have no place."""
+    for token in PLACEHOLDERS.values():
+        token_id = tokenizer.convert_tokens_to_ids(token)
+        for row, (ids, text) in enumerate(zip(input_ids, rows, strict=True)):
+            expected, got = text.count(token), np.count_nonzero(np.asarray(ids) == token_id)
+            if expected > got:
+                raise ValueError(
+                    f"row {row} of the text lost {token} tokens: expected {expected}, got {got}. Do not truncate, or "
+                    f"raise `max_length`; {token} must be a special token of the tokenizer."
+                )

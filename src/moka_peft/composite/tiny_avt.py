@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "tiny_avt"
 
 IMAGE_HEIGHT, IMAGE_WIDTH, PATCH = 32, 128, 16
 TOKENS_PER_IMAGE = (IMAGE_HEIGHT // PATCH) * (IMAGE_WIDTH // PATCH)
-SAMPLE_RATE_HZ, SEGMENT_SECONDS, HOP_SAMPLES = 16_000, 2, 640
+SAMPLE_RATE_HZ, SEGMENT_SECONDS, HOP_SAMPLES, MEL_BANDS = 16_000, 2, 640, 40
 TOKENS_PER_SEGMENT = SEGMENT_SECONDS * SAMPLE_RATE_HZ // HOP_SAMPLES // 2
 """The encoder's second convolution halves the frames: 25 embeddings."""
 
@@ -52,11 +52,11 @@ hear shown sound sounds than that the then there third this to total type was we
 digit digits number numbers count largest smallest sum greater smaller equal odd even higher lower highest lowest pitch
 rising falling flute bell organ string tone tones timbre instrument melody before after fourth fifth position strip
 written heard answer question much also video audio time times beginning end start sequence all different appear
-appears match
+appears match given equals instruments name read
 """
 """Words that are one token after a space; the others are spelled."""
 
-OPENING_WORDS = "Answer Are Count Do Does How In Is Listen Look The There What Where Which"
+OPENING_WORDS = "Answer Are At Count Do Does How In Is Listen Look Name Read The There What Where Which"
 
 ANSWER_WORDS = """
 zero one two three four five six seven eight nine ten yes no left right middle first second third fourth fifth last
@@ -68,38 +68,49 @@ even odd higher lower greater smaller equal more less same none both rising fall
 def tiny_avt_config() -> CompositeConfig:
     """The shape of tiny-avt: a 4-layer LLaMA of width 128, a 2-layer ViT and a 2-layer Whisper encoder of width 64."""
     tokenizer = tiny_avt_tokenizer()
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in PLACEHOLDERS.items()}
+    ids = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
     return CompositeConfig(
-        text_config=_text_config(len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id),
-        vision_config=ViTConfig(
-            hidden_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=128,
-            image_size=(IMAGE_HEIGHT, IMAGE_WIDTH),
-            patch_size=PATCH,
-        ),
-        audio_config=WhisperConfig(
-            d_model=64,
-            encoder_layers=2,
-            encoder_attention_heads=4,
-            encoder_ffn_dim=128,
-            num_mel_bins=40,
-            max_source_positions=TOKENS_PER_SEGMENT,
-            decoder_layers=0,
-            vocab_size=1,
-            pad_token_id=0,
-            bos_token_id=0,
-            eos_token_id=0,
-            decoder_start_token_id=0,
-        ),
+        text_config=_text_config(len(tokenizer), ids),
+        vision_config=_vision_config(),
+        audio_config=_audio_config(),
         vision_projector={"type": "mlp", "hidden_size": 64},
         audio_projector={"type": "mlp", "hidden_size": 64},
-        **ids,
+        image_token_id=ids[PLACEHOLDERS["image"]],
+        video_token_id=ids[PLACEHOLDERS["video"]],
+        audio_token_id=ids[PLACEHOLDERS["audio"]],
     )
 
 
-def _text_config(vocab_size: int, pad_token_id: int, eos_token_id: int) -> LlamaConfig:
+def _vision_config() -> ViTConfig:
+    return ViTConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        image_size=(IMAGE_HEIGHT, IMAGE_WIDTH),
+        patch_size=PATCH,
+    )
+
+
+def _audio_config() -> WhisperConfig:
+    """A Whisper config of which only the encoder is built."""
+    return WhisperConfig(
+        d_model=64,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=128,
+        num_mel_bins=MEL_BANDS,
+        max_source_positions=TOKENS_PER_SEGMENT,
+        decoder_layers=0,
+        vocab_size=1,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=0,
+    )
+
+
+def _text_config(vocab_size: int, ids: dict[str, int]) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=128,
@@ -109,9 +120,9 @@ def _text_config(vocab_size: int, pad_token_id: int, eos_token_id: int) -> Llama
         num_key_value_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        pad_token_id=pad_token_id,
+        pad_token_id=ids[PAD],
         bos_token_id=None,
-        eos_token_id=eos_token_id,
+        eos_token_id=ids[END],
     )
 
 
@@ -141,7 +152,7 @@ def tiny_avt_processor() -> CompositeProcessor:
             size={"height": IMAGE_HEIGHT, "width": IMAGE_WIDTH}, image_mean=[0.5] * 3, image_std=[0.5] * 3
         ),
         WhisperFeatureExtractor(
-            feature_size=40,
+            feature_size=MEL_BANDS,
             sampling_rate=SAMPLE_RATE_HZ,
             hop_length=HOP_SAMPLES,
             chunk_length=SEGMENT_SECONDS,
