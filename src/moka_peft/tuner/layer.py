@@ -56,7 +56,6 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         self.scaling: dict[str, float] = {}
         self.options: dict[str, DeltaOptions] = {}
         self.merged_adapters: list[str] = []
-        self.register_load_state_dict_pre_hook(_check_loaded_weights)
 
     def update_layer(
         self,
@@ -179,24 +178,3 @@ class MokaLinear(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "moka." + super().__repr__()
-
-
-def _check_loaded_weights(layer: MokaLinear, state_dict: dict[str, Tensor], prefix: str, *_: Any, **__: Any) -> None:
-    """Stops where an adapter's file does not fit this layer: wrong shapes, or weights of this layer missing."""
-    for name, parameter in layer.named_parameters():
-        if not name.startswith("moka_"):
-            continue
-        loaded = state_dict.get(prefix + name)
-        container, adapter = name.split(".")[:2]
-        if loaded is None and any(key.endswith(f".moka_B.{adapter}.weight") for key in state_dict):
-            raise ValueError(
-                f"adapter {adapter!r} holds no {container!r} weights for layer {layer.name!r}: it was trained on "
-                "another base model or with other target modules. Load it onto the base that its "
-                "adapter_config.json names."
-            )
-        if loaded is not None and loaded.shape != parameter.shape:
-            raise ValueError(
-                f"adapter {adapter!r}, {container!r} of layer {layer.name!r}: the file holds {list(loaded.shape)}, "
-                f"this base takes {list(parameter.shape)}. The adapter was trained on another base model; load it onto "
-                "the base named in its adapter_config.json."
-            )

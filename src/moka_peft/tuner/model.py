@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from . import hook
 from .channel import ATTRIBUTE, RoutingChannel
 from .config import MokaConfig
 from .layer import DeltaOptions, MokaLinear
-from .targets import find_targets, placeholder_modalities
+from .targets import find_adaptable, placeholder_modalities
 
 
 class MokaModel(BaseTuner):
@@ -29,16 +29,16 @@ class MokaModel(BaseTuner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.register_load_state_dict_pre_hook(_refuse_stray_weights)
+        self.register_load_state_dict_pre_hook(_check_loaded_weights)
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> Any:
         if peft_config.modalities is None:
             peft_config.modalities = placeholder_modalities(getattr(self.model, "config", None))
-        self._targets = find_targets(self.model, peft_config)
+        self._adaptable = find_adaptable(self.model, peft_config)
         return peft_config
 
-    def _check_target_module_exists(self, peft_config: Any, key: str) -> bool:  # pyright: ignore
-        return key in self._targets
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # pyright: ignore
+        return key in self._adaptable and check_target_module_exists(peft_config, key)
 
     def _create_and_replace(
         self,
@@ -132,13 +132,31 @@ def _is_plain_lora(layer: MokaLinear, adapter: str) -> bool:
     return layer.options[adapter].interaction == "none" and bool(torch.equal(A, A[:1].expand_as(A)))
 
 
-def _refuse_stray_weights(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any, **__: Any) -> None:
-    """Stops where an adapter's file holds weights for layers this model does not have."""
-    known = {prefix + name for name, _ in model.named_parameters()}
-    stray = [key for key in state_dict if (".moka_A_" in key or ".moka_B." in key) and key not in known]
+ANOTHER_BASE = (
+    "It was trained on another base model or with other target modules: load it onto the base that its "
+    "adapter_config.json names."
+)
+
+
+def _check_loaded_weights(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any, **__: Any) -> None:
+    """Stops where an adapter's file does not fit this model: other shapes, weights missing, weights left over."""
+    own = {prefix + n: p for n, p in model.named_parameters() if ".moka_A_" in n or ".moka_B." in n}
+    loaded = {key: value for key, value in state_dict.items() if ".moka_A_" in key or ".moka_B." in key}
+    for key in loaded.keys() & own.keys():
+        if loaded[key].shape != own[key].shape:
+            raise ValueError(
+                f"the adapter's {key!r} is {list(loaded[key].shape)}, but this model takes {list(own[key].shape)}. "
+                + ANOTHER_BASE
+            )
+    adapters = {_adapter_of(key) for key in loaded}
+    missing = [key for key in own if key not in loaded and _adapter_of(key) in adapters]
+    if missing:
+        raise ValueError(f"the adapter holds no {missing[0]!r}, nor {len(missing) - 1} more weights. {ANOTHER_BASE}")
+    stray = [key for key in loaded if key not in own]
     if stray:
-        raise ValueError(
-            f"the adapter holds {len(stray)} weights that fit no layer of this model, such as {stray[0]!r}: it was "
-            "trained on another base model or with other target modules. Load it onto the base that its "
-            "adapter_config.json names."
-        )
+        raise ValueError(f"the adapter's {stray[0]!r} and {len(stray) - 1} more fit no layer here. {ANOTHER_BASE}")
+
+
+def _adapter_of(key: str) -> str:
+    """The adapter's name in a parameter's: ....moka_B.<adapter>.weight"""
+    return key.rsplit(".", 2)[-2]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 # Small Linears inside decoder layers that steer rather than project: not adapted by default.
@@ -17,21 +17,21 @@ MODALITY_OF_PLACEHOLDER = {"image": "visual", "video": "visual"}  # every other 
 NOT_MEDIA = frozenset("bos eos pad unk sep cls mask decoder_start forced_bos forced_eos begin_suppress".split())
 
 
-def find_targets(model: nn.Module, config: Any) -> set[str]:
-    """Names of the modules that `config` adapts: inside the text decoder's layers only.
+def find_adaptable(model: nn.Module, config: Any) -> set[str]:
+    """Names of the Linears inside the text decoder's layers: `target_modules` of `config` matches among these only.
 
-    `target_modules` None: every Linear of the layers except routers and gates; "all-linear": those too.
+    `target_modules` None becomes the names of all of them except routers and gates; "all-linear": those too.
     Raises ValueError where an entry matches nothing, or only modules outside the text decoder.
     """
     linears = {name for name, module in model.named_modules() if _is_linear(module) and "base_layer" not in name}
     inside = {name for name in linears if any(name.startswith(region) for region in _decoder_regions(model))}
     _check_entries(config.target_modules, linears, inside)
     if config.target_modules is None:
-        matched = {name for name in inside if not STEERING & set(name.split("."))}
-        config.target_modules = {name.rsplit(".", 1)[-1] for name in matched}
+        inside = {name for name in inside if not STEERING & set(name.split("."))}
+        config.target_modules = {name.rsplit(".", 1)[-1] for name in inside}
     elif config.target_modules == "all-linear":
         config.target_modules = {name.rsplit(".", 1)[-1] for name in inside}
-    return {name for name in inside if check_target_module_exists(config, name)}
+    return inside
 
 
 def placeholder_modalities(config: Any) -> tuple[str, ...]:
