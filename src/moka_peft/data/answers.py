@@ -9,8 +9,7 @@ import numpy as np
 Conversation = list[dict[str, Any]]
 Span = tuple[int, int]
 
-# The two tags as a template writes them, with the white space that Jinja drops around a tag.
-_TAG = re.compile(r"(?:^[ \t]+)?\{%(-?)\s*(end)?generation\s*(-?)%\}\n?", re.MULTILINE)
+_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 _OPEN, _CLOSE = "\ue000", "\ue001"  # private-use characters: they stand in no real text
 
 
@@ -42,7 +41,8 @@ def _spans_from_tags(
     processor: Any, conversations: Sequence[Conversation], template: str
 ) -> tuple[list[str], list[list[Span]]]:
     """Texts and answer spans, by rendering once with a character in place of each tag."""
-    marked_template = _TAG.sub(lambda tag: f"{{{{{tag[1]} '{_CLOSE if tag[2] else _OPEN}' {tag[3]}}}}}", template)
+    # A print statement: Jinja drops the same white space around it as around the tag that it replaces.
+    marked_template = _TAG.sub(lambda tag: f"{{%{tag[1]} print '{_CLOSE if tag[2] else _OPEN}' {tag[3]}%}}", template)
     texts, spans = [], []
     for messages, marked in zip(
         conversations, render(processor, conversations, chat_template=marked_template), strict=True

@@ -42,59 +42,55 @@ KINDS: dict[str, Kind] = {
         "Audio",
         scenes.note_position,
         lambda scene, n: scene.notes[n - 1],
-        (
-            "Which instrument plays the {nth} note?",
-            "What plays note {n}?",
-            "Name the instrument of the {nth} note.",
-        ),
+        ("Which instrument plays the {nth} note?", "What is the instrument of note {n}?"),
     ),
     "last_timbre": Kind(
         "Audio",
         scenes.no_argument,
         lambda scene, _: scene.notes[-1],
-        ("Which instrument plays last?", "Name the instrument of the last note."),
+        ("Which instrument plays last?", "What is the instrument of the last note?"),
     ),
     "timbre_count": Kind(
         "Audio",
         scenes.any_timbre,
         lambda scene, timbre: str(scene.notes.count(timbre)),
-        ("How many notes does the {n} play?", "Count the notes of the {n}."),
+        ("How many notes are played by the {n}?", "Count the notes of the {n}."),
     ),
     "timbre_position": Kind(
         "Audio",
         scenes.single_timbre,
         lambda scene, timbre: str(scene.notes.index(timbre) + 1),
-        ("Which note is played by the {n}?", "At which position does the {n} play?"),
+        ("Which note is played by the {n}?", "What is the position of the {n}?"),
     ),
     "digit_at_position": Kind(
         "Visual",
         scenes.digit_position,
         lambda scene, n: str(scene.digits[n - 1]),
-        ("Which digit is at position {n}?", "What is the {nth} digit?", "Read the {nth} digit."),
+        ("Which digit is at position {n}?", "What is the {nth} digit?"),
     ),
     "largest_digit": Kind(
         "Visual",
         scenes.no_argument,
         lambda scene, _: str(max(scene.digits)),
-        ("Which digit is the largest?", "Read the largest digit."),
+        ("Which digit is the largest?", "What is the largest digit?"),
     ),
     "smallest_digit": Kind(
         "Visual",
         scenes.no_argument,
         lambda scene, _: str(min(scene.digits)),
-        ("Which digit is the smallest?", "Read the smallest digit."),
+        ("Which digit is the smallest?", "What is the smallest digit?"),
     ),
     "digit_count": Kind(
         "Visual",
         scenes.digit_in_strip,
         lambda scene, digit: str(scene.digits.count(digit)),
-        ("How many times is the digit {n} written?", "Count the digits that are a {n}."),
+        ("How many times is the digit {n} written?", "Count the digits that are {n}."),
     ),
     "digit_position": Kind(
         "Visual",
         scenes.single_digit,
         lambda scene, digit: str(scene.digits.index(digit) + 1),
-        ("At which position is the digit {n}?", "Where is the digit {n}?"),
+        ("Where is the digit {n} written?", "What is the position of the digit {n}?"),
     ),
     "digit_at_note_count": Kind(
         "Audio-Visual",
@@ -102,18 +98,14 @@ KINDS: dict[str, Kind] = {
         lambda scene, _: str(scene.digits[len(scene.notes) - 1]),
         (
             "Count the notes. Which digit is at that position?",
-            "Which digit is at the position given by the number of notes?",
-            "Read the digit at the position that equals the number of notes.",
+            "Which digit is at the position equal to the number of notes?",
         ),
     ),
     "digit_at_timbre": Kind(
         "Audio-Visual",
         scenes.single_timbre,
         lambda scene, timbre: str(scene.digits[scene.notes.index(timbre)]),
-        (
-            "Which digit is at the position at which the {n} plays?",
-            "Read the digit at the position of the {n}.",
-        ),
+        ("Which digit is at the position of the {n}?", "Which digit is written where the {n} plays?"),
     ),
     "timbre_at_digit": Kind(
         "Audio-Visual",
@@ -121,7 +113,7 @@ KINDS: dict[str, Kind] = {
         lambda scene, digit: scene.notes[scene.digits.index(digit)],
         (
             "Which instrument plays at the position of the digit {n}?",
-            "Name the instrument at the position at which the digit {n} is written.",
+            "Which instrument plays where the digit {n} is written?",
         ),
     ),
     "count_equals_digit": Kind(
@@ -130,7 +122,7 @@ KINDS: dict[str, Kind] = {
         lambda scene, n: "yes" if scene.digits[n - 1] == len(scene.notes) else "no",
         (
             "Is the number of notes equal to the {nth} digit?",
-            "Is the digit at position {n} the number of notes?",
+            "Is the digit at position {n} equal to the number of notes?",
         ),
     ),
 }

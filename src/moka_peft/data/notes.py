@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-TIMBRES = ("flute", "organ", "bell", "drum")
+TIMBRES = ("flute", "organ", "bell", "string")
 SAMPLE_RATE_HZ = 16_000
 CLIP_SECONDS = 1.8
 MAX_NOTES = 4
@@ -32,7 +32,7 @@ def play(timbres: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
 def _note(timbre: str, pitch: int) -> np.ndarray:
     """One note at full loudness, float32 [_NOTE_SAMPLES]; kept, because synthesis costs 10x the mixing."""
     seconds = np.arange(_NOTE_SAMPLES) / SAMPLE_RATE_HZ
-    synthesise = {"flute": _flute, "organ": _organ, "bell": _bell, "drum": _drum}[timbre]
+    synthesise = {"flute": _flute, "organ": _organ, "bell": _bell, "string": _string}[timbre]
     wave = synthesise(_PITCHES_HZ[pitch], seconds)
     release = np.minimum(1.0, (seconds[-1] - seconds) / 0.02)
     return (wave / np.abs(wave).max() * release).astype(np.float32)
@@ -58,7 +58,8 @@ def _bell(pitch_hz: float, seconds: np.ndarray) -> np.ndarray:
     return np.exp(-9 * seconds) * partials.sum(axis=0)
 
 
-def _drum(pitch_hz: float, seconds: np.ndarray) -> np.ndarray:
-    """A burst of noise over a low thump; the pitch only picks the noise."""
-    noise = np.random.default_rng(int(pitch_hz)).standard_normal(len(seconds))
-    return np.exp(-22 * seconds) * (noise + 2 * np.sin(2 * np.pi * 90 * seconds))
+def _string(pitch_hz: float, seconds: np.ndarray) -> np.ndarray:
+    """A plucked string: eight harmonics, the higher ones dying away faster."""
+    harmonics = np.arange(1, 9)[:, None]
+    partials = np.sin(2 * np.pi * pitch_hz * harmonics * seconds) / harmonics**0.7
+    return (np.exp(-(6 + 4 * harmonics) * seconds) * partials).sum(axis=0)
