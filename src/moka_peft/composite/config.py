@@ -22,6 +22,7 @@ class CompositeConfig(PreTrainedConfig):
     """
 
     model_type = "moka_composite"
+    keys_to_ignore_at_inference = ["past_key_values"]
     sub_configs: ClassVar[dict[str, Any]] = {  # pyright: ignore[reportIncompatibleMethodOverride]
         "text_config": AutoConfig,
         "vision_config": AutoConfig,
@@ -72,6 +73,16 @@ class CompositeConfig(PreTrainedConfig):
                 f"{projector.get('type')!r}. Choose one of these."
             )
         setattr(self, f"{part}_projector", projector)
+        self._check_layers(part)
+
+    def _check_layers(self, part: str) -> None:
+        """Raises where a feature layer is not among the encoder's hidden states: embeddings, then every layer."""
+        chosen, depth = getattr(self, f"{part}_feature_layers"), getattr(self, f"{part}_config").num_hidden_layers
+        if chosen is not None and not (chosen and all(-depth - 1 <= layer <= depth for layer in chosen)):
+            raise ValueError(
+                f"`{part}_feature_layers` is wrong: expected layers from {-depth - 1} to {depth}, got {chosen}. Layer "
+                f"0 is the embeddings; None takes the encoder's last state."
+            )
 
 
 def _as_config(config: dict | PreTrainedConfig | None, name: str) -> PreTrainedConfig | None:

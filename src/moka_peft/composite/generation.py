@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import LongTensor
+from torch import LongTensor, Tensor
 from transformers import GenerationConfig, GenerationMixin
 
 from .filling import repeat_rows
@@ -40,13 +40,20 @@ class MediaGeneration(GenerationMixin):
         return input_ids, model_kwargs | {f"{name}_embeds": embeds for name, embeds in media.items()}
 
     def prepare_inputs_for_generation(
-        self, input_ids: LongTensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
+        self,
+        input_ids: LongTensor,
+        *args: Any,
+        inputs_embeds: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         if not is_first_iteration and kwargs.get("use_cache", True):
             for name in RAW_NAMES:
                 kwargs.pop(f"{name}_embeds", None)
         parent: Any = super()
-        return parent.prepare_inputs_for_generation(input_ids, *args, is_first_iteration=is_first_iteration, **kwargs)
+        return parent.prepare_inputs_for_generation(
+            input_ids, *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
 
 
 def composite_generation_config(text_settings: GenerationConfig, placeholder_ids: list[int]) -> GenerationConfig:

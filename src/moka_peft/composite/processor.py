@@ -65,7 +65,9 @@ class CompositeProcessor(ProcessorMixin):
 
         Raises ValueError where placeholders and media of a row differ in number, or a part is missing.
         """
-        rows = [text] if isinstance(text, str) else list(text or [])
+        if text is None or isinstance(text, list | tuple) and not text:
+            raise ValueError("`text` is missing: expected a string or a list of them. Media need their placeholders.")
+        rows = [text] if isinstance(text, str) else list(text)
         given = {"image": images, "video": videos, "audio": audios if audio is None else audio}
         items = {name: self._sort(name, given[name], rows) for name in PLACEHOLDERS}
         videos = [[load_frame(frame) for frame in video] for video in items["video"]]

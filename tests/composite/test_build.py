@@ -1,0 +1,103 @@
+"""Composing from pretrained folders: nothing is lost, and the parts get what they need."""
+
+import pytest
+import torch
+from transformers import (
+    ASTFeatureExtractor,
+    CLIPConfig,
+    CLIPModel,
+    LlamaForCausalLM,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from moka_peft.composite import CompositeForConditionalGeneration, build_composite
+from moka_peft.composite.encoders import build_encoder
+from moka_peft.composite.tiny_avt import tiny_avt_tokenizer
+
+from .conftest import AUDIO, LAYERS, NO_WORDS, PIXELS, text_config
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A language model, a two-tower CLIP and a whole Whisper, each saved beside what prepares its input."""
+    torch.manual_seed(0)
+    tokenizer = tiny_avt_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "text")
+    LlamaForCausalLM(text_config(vocab_size=len(tokenizer) - 3)).save_pretrained(tmp_path / "text")
+    towers = {"text_config": {**LAYERS, "vocab_size": 9, "eos_token_id": 2}, "vision_config": {**LAYERS, **PIXELS}}
+    CLIPModel(CLIPConfig(**towers, projection_dim=8)).save_pretrained(tmp_path / "vision")
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16).save_pretrained(tmp_path / "vision")
+    sizes = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 24}
+    decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 24}
+    whisper = WhisperConfig(**NO_WORDS, **sizes, **decoder, num_mel_bins=8, max_source_positions=50)
+    WhisperModel(whisper).save_pretrained(tmp_path / "audio")
+    WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(tmp_path / "audio")
+    return {part: str(tmp_path / part) for part in ("text", "vision", "audio")}
+
+
+def test_parts_from_folders_keep_their_weights(folders, tmp_path):
+    model, processor = build_composite(**folders, vision_feature_layers=[1, 2])
+    text = LlamaForCausalLM.from_pretrained(folders["text"])
+    vision, audio = CLIPModel.from_pretrained(folders["vision"]), WhisperModel.from_pretrained(folders["audio"])
+    for part, source in (
+        (model.vision_encoder, vision.vision_model),
+        (model.audio_encoder, audio.encoder),
+        (model.text_model.model.layers, text.model.layers),
+    ):
+        theirs = {name.removeprefix("vision_model."): weight for name, weight in source.state_dict().items()}
+        ours = {name.removeprefix("vision_model."): weight for name, weight in part.state_dict().items()}
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (processor.tokens_per_image, processor.tokens_per_segment, processor.segment_seconds) == (4, 50, 1.0)
+    assert model.vision_projector[1].in_features == 32
+    model.save_pretrained(tmp_path / "all")
+    loaded = CompositeForConditionalGeneration.from_pretrained(tmp_path / "all")
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+
+
+def test_new_rows_of_embeddings_are_the_mean(folders):
+    before = LlamaForCausalLM.from_pretrained(folders["text"])
+    model, processor = build_composite(**folders)
+    assert len(processor.tokenizer) == model.config.text_config.vocab_size
+    for ours, theirs in (
+        (model.get_input_embeddings().weight, before.get_input_embeddings().weight),
+        (model.get_output_embeddings().weight, before.get_output_embeddings().weight),
+    ):
+        rows = theirs.shape[0]
+        assert torch.equal(ours[:rows], theirs)
+        torch.testing.assert_close(ours[rows:], theirs.mean(0).expand(ours.shape[0] - rows, -1))
+
+
+def test_a_composite_from_objects_answers(folders):
+    tokenizer = tiny_avt_tokenizer()
+    model, processor = build_composite(
+        LlamaForCausalLM(text_config(vocab_size=len(tokenizer))),
+        audio=build_encoder(AUDIO["ast"]()),
+        tokenizer=tokenizer,
+        feature_extractor=ASTFeatureExtractor(num_mel_bins=16, max_length=32),
+    )
+    assert model.config.image_token_id is None and processor.image_processor is None
+    assert (processor.tokens_per_segment, processor.segment_seconds) == (8, 0.32)
+    batch = processor(text="<audio>many", audios=[torch.zeros(4000).numpy()], return_tensors="pt")
+    assert model.generate(**batch, max_new_tokens=2).shape[0] == 1
+
+
+def test_raw_waveforms_need_a_segment_length(folders):
+    from transformers import Wav2Vec2FeatureExtractor
+
+    parts = {"audio": build_encoder(AUDIO["hubert"]()), "feature_extractor": Wav2Vec2FeatureExtractor()}
+    with pytest.raises(ValueError, match="`segment_seconds` is missing"):
+        build_composite(folders["text"], **parts)
+    model, processor = build_composite(folders["text"], **parts, segment_seconds=0.05)
+    assert processor.tokens_per_segment == 38
+    assert model.config.audio_token_id == processor.tokenizer.convert_tokens_to_ids("<audio>")
+
+
+def test_a_model_without_its_processor_is_refused(folders):
+    with pytest.raises(ValueError, match="`feature_extractor` is missing: a model was given"):
+        build_composite(folders["text"], audio=build_encoder(AUDIO["ast"]()))
