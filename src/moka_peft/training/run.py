@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
 from moka_peft.data import Collator, Sample, load_samples
 from moka_peft.training import folder
@@ -51,9 +51,7 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
     samples, questions = open_source(recipe.data.train), open_source(recipe.data.eval)
     seed_all(recipe.seed)
     base, processor = load_model(**recipe.model.model_dump())
-    model = add_adapter(
-        base, processor, **recipe.adapter.model_dump(), train_projectors=recipe.train_projectors
-    )
+    model = add_adapter(base, processor, **recipe.adapter.model_dump(), train_projectors=recipe.train_projectors)
     folder.check_space(out, model.get_nb_trainable_parameters()[0], recipe.training.keep_checkpoints)
 
     collator = Collator(processor)
@@ -83,12 +81,27 @@ def _fit(trainer: Trainer, console: Console) -> float:
     checkpoint, torn = newest_complete(Path(str(trainer.args.output_dir)))
     for problem in torn:
         console.print(f"not used: {problem}")
-    if checkpoint:
-        console.print(f"going on after step {step_of(checkpoint)}")
     seed_all(trainer.args.seed)
     start = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint:
+        console.print(f"going on after step {step_of(checkpoint)}")
+    if not checkpoint or not _restore_last_step(trainer, checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.monotonic() - start
+
+
+def _restore_last_step(trainer: Trainer, checkpoint: Path) -> bool:
+    """Takes the weights and the log of a checkpoint of the last step; False where steps are left.
+
+    The Trainer itself would train one step too many: it looks whether it is done only after a step.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if state.global_step < state.max_steps:
+        return False
+    model: Any = trainer.model
+    model.load_adapter(str(checkpoint), model.active_adapter, is_trainable=True)
+    trainer.state = state
+    return True
 
 
 def _finish(out: Path, trainer: Trainer, processor: Any, results: dict[str, Any], console: Console) -> dict[str, Any]:

@@ -24,7 +24,12 @@ def build_trainer(
     console: Console,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Trainer:
-    """A Trainer that shows its progress on `console` and marks the checkpoints it finished."""
+    """A Trainer that shows its progress on `console` and marks the checkpoints it finished.
+
+    With checkpointing the Trainer turns the KV cache off in the model's config; a multimodal model's decoder has
+    one of its own.
+    """
+    model.get_decoder().config.use_cache = False
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -79,6 +84,7 @@ def trainer_arguments(
         label_names=["labels"],
         report_to="none",
         disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
         **_checkpointing(gradient_checkpointing),
     )
 
