@@ -1,13 +1,15 @@
 """Composes a composite from pretrained parts: a language model, encoders, their processors and a tokenizer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .config import MEDIA_PARTS, CompositeConfig
 from .encoders import load_encoder
+from .media import load_image_processor
 from .model import CompositeForConditionalGeneration
 from .placeholders import PLACEHOLDERS
 from .processor import CompositeProcessor
@@ -34,9 +36,10 @@ def build_composite(
     language model's `dtype`. `settings` are fields of `CompositeConfig`: `vision_projector`,
     `vision_feature_layers`, ... Raises ValueError where a part is missing.
     """
-    tokenizer = _resolve(tokenizer, text, AutoTokenizer, "tokenizer")
-    image_processor = _resolve(image_processor, vision, AutoImageProcessor, "image_processor")
-    feature_extractor = _resolve(feature_extractor, audio, AutoFeatureExtractor, "feature_extractor")
+    tokenizer = _resolve(tokenizer, text, AutoTokenizer.from_pretrained, "tokenizer")
+    image_processor = _resolve(image_processor, vision, load_image_processor, "image_processor")
+    load_extractor = AutoFeatureExtractor.from_pretrained
+    feature_extractor = _resolve(feature_extractor, audio, load_extractor, "feature_extractor")
     text_model: Any = AutoModelForCausalLM.from_pretrained(text, dtype=dtype) if isinstance(text, str) else text
     parts = {"text_model": text_model}
     for name, source in {"vision_encoder": vision, "audio_encoder": audio}.items():
@@ -87,14 +90,14 @@ def fit_processor(
     return processor
 
 
-def _resolve(part: Any, source: Any, loader: Any, name: str) -> Any:
+def _resolve(part: Any, source: Any, load: Callable[[str], Any], name: str) -> Any:
     """The given tokenizer or processor, loaded where it is a name, else the one that lies with its model."""
     if source is None:
         return None
     if part is None and not isinstance(source, str):
         raise ValueError(f"`{name}` is missing: a model was given rather than its name. Pass the `{name}` too.")
     place = source if part is None else part
-    return loader.from_pretrained(place) if isinstance(place, str) else place
+    return load(place) if isinstance(place, str) else place
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Sorts the images, videos and audio clips of a batch to its rows, and cuts clips into segments.
+"""Reads images, sorts the media of a batch to its rows, and cuts clips into segments.
 
 An image is a PIL image, a path or an array [H, W] or [H, W, C]; a video a list of frames or an array [T, H, W, C];
 a clip a mono waveform [samples], or [segments, samples] where it is cut already.
@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from transformers.models.auto.image_processing_auto import (
+    AutoImageProcessor,
+)  # 5.17 wants torchvision for the short name
 
 from .placeholders import PLACEHOLDERS
 
 Media = Sequence[Any]
 
 
-def load_frames(video: Any) -> list[Any]:
-    """The frames of one video, each an image."""
-    return [load_frame(frame) for frame in video]
+def load_image_processor(name: str, **kwargs: Any) -> Any:
+    """An image processor that works with Pillow, so that pixels do not depend on whether torchvision is installed."""
+    return AutoImageProcessor.from_pretrained(name, backend="pil", **kwargs)
 
 
 def load_frame(image: Any) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
 
 from .chat import as_batch, flatten_parts, media_of
-from .media import cut_segments, load_frame, sort_to_rows
+from .media import cut_segments, load_frame, load_image_processor, sort_to_rows
 from .placeholders import PLACEHOLDERS, count_placeholders, repeat_placeholders
 
 _PART_OF = {"image": "image_processor", "video": "image_processor", "audio": "feature_extractor"}
@@ -198,12 +198,10 @@ class CompositeProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Any]:
         """Loads the parts that `processor_config.json` has; the others are None."""
-        loaders = {"image_processor": AutoImageProcessor, "feature_extractor": AutoFeatureExtractor}
+        loaders = {"image_processor": load_image_processor, "feature_extractor": AutoFeatureExtractor.from_pretrained}
         parts = [
-            loader.from_pretrained(pretrained_model_name_or_path, **kwargs)
-            if (processor_dict or {}).get(name)
-            else None
-            for name, loader in loaders.items()
+            load(pretrained_model_name_or_path, **kwargs) if (processor_dict or {}).get(name) else None
+            for name, load in loaders.items()
         ]
         return [*parts, AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)]
 
