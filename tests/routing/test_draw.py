@@ -65,7 +65,7 @@ def test_png_holds_the_colours_of_what_it_shows(tmp_path):
     long = Routing(torch.tensor([[1, 0, 0, 2]]), torch.tensor([[1, 1, 0, 2]]), NAMES)
     save_routing_png(long, [["<i>", "word " * 90, "$other$ " * 9, "<a>"]], tmp_path / "long.png")
     for name in ("one.png", "long.png"):
-        image = Image.open(tmp_path / name).convert("RGB")
-        pixels = {colour for _, colour in image.getcolors(maxcolors=2**24)}
+        with Image.open(tmp_path / name) as image:
+            pixels = {colour for _, colour in image.convert("RGB").getcolors(maxcolors=2**24)}
         wanted = {tuple(bytes.fromhex(media_colour(modality)[1:])) for modality in (1, 2)}
-        assert wanted <= pixels and image.width > 1000
+        assert wanted <= pixels

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OTHER_COLOUR = "#EDEDED"
 LINE_WIDTH = 112.0  # characters of the monospaced font
+LEGEND_WIDTH = 100.0
 LINE_HEIGHT, BLOCK_HEIGHT = 3.6, 1.0
 FONT_POINTS, INCHES_PER_CHARACTER, INCHES_PER_LINE = 9, 0.084, 0.95
 SHOWN_TEXT = 12  # characters at each end of a stretch of text that belongs to no turn
@@ -59,10 +60,11 @@ def save_routing_png(routing: Routing, tokens: Sequence[Sequence[str]], path: st
     check_tokens(routing, tokens)
     blocks = _placed(_blocks(routing, row, tokens[row]))
     lines = max((block.line for block in blocks), default=0) + 1
-    figure = Figure(figsize=(LINE_WIDTH * INCHES_PER_CHARACTER, (lines + 0.55) * INCHES_PER_LINE))
+    width = max([LEGEND_WIDTH, *(block.x + block.width for block in blocks)])
+    figure = Figure(figsize=(width * INCHES_PER_CHARACTER, (lines + 0.55) * INCHES_PER_LINE))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    axes.set(xlim=(0, LINE_WIDTH), ylim=(-lines * LINE_HEIGHT, 0.55 * LINE_HEIGHT))
+    axes.set(xlim=(0, width), ylim=(-lines * LINE_HEIGHT, 0.55 * LINE_HEIGHT))
     axes.set_axis_off()
     _draw_arcs(axes, blocks)
     for block in blocks:
