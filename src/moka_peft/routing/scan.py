@@ -35,6 +35,8 @@ def route(
     if not spec.user_close:
         is_instruction &= ~_media_follows(turn, is_media)
     open_turn = torch.where(inside[:, -1], turn[:, -1], 0)
+    if not spec.user_close and prompt_length is not None and prompt_length <= input_ids.shape[1]:
+        open_turn = torch.zeros_like(open_turn)  # the prompt's end closes the turn
     turn = torch.where(inside & (is_media | is_instruction), turn, 0)
     return Routing(modality, turn, spec.modalities, open_turn)
 

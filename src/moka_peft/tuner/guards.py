@@ -44,27 +44,33 @@ class Forward:
         embeds = kwargs.get("inputs_embeds", first if first is not None and first.is_floating_point() else None)
         shaped = ids if ids is not None else embeds
         cache = kwargs.get("past_key_values")
+        cached_length = _cached_length(cache)
         return cls(
             shape=() if shaped is None or shaped.dim() < 2 else tuple(shaped.shape[:2]),
             input_ids=ids,
-            attention_mask=_padding_mask(kwargs.get("attention_mask"), ids),
+            attention_mask=_padding_mask(kwargs.get("attention_mask"), ids, cached_length),
             labels=kwargs.get("labels"),
-            cached_length=_cached_length(cache),
+            cached_length=cached_length,
             fills_cache=_fills_cache(module, kwargs, cache),
             is_training=module.training and torch.is_grad_enabled(),
         )
 
 
-def _padding_mask(mask: Any, ids: Tensor | None) -> Tensor | None:
-    """The 2-D padding mask; of prepared masks (a dict or a 4-D tensor) the columns the last query may see."""
+def _padding_mask(mask: Any, ids: Tensor | None, start: int) -> Tensor | None:
+    """The 2-D padding mask; of a prepared mask [B, 1, S, >= start + S] (or a dict of them) who may see itself."""
     if isinstance(mask, dict):
-        mask = next((m for m in mask.values() if isinstance(m, Tensor)), None)
-    if mask is None or ids is None or mask.dim() == 2:
+        mask = next((m for m in mask.values() if m is not None), None)
+    if mask is None or ids is None or (isinstance(mask, Tensor) and mask.dim() == 2):
         return mask
-    seen = mask[:, 0, -1]
-    seen = seen if seen.dtype == torch.bool else seen >= 0
     length = ids.shape[1]
-    return seen[:, :length] if seen.shape[1] >= length and seen.shape[0] == ids.shape[0] else None
+    if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[2] != length or mask.shape[3] < start + length:
+        got = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"`attention_mask`: MokA cannot read padding from {got}. Pass the 2-D mask [batch, sequence], or "
+            "routing=Routing(...) together with this one."
+        )
+    itself = mask[:, 0, :, start : start + length].diagonal(dim1=-2, dim2=-1)
+    return (itself if itself.dtype == torch.bool else itself >= 0).expand(ids.shape[0], -1)
 
 
 def _cached_length(cache: Any) -> int:
