@@ -7,6 +7,7 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     LlamaForCausalLM,
+    Wav2Vec2FeatureExtractor,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
@@ -88,8 +89,6 @@ def test_a_composite_from_objects_answers(folders):
 
 
 def test_raw_waveforms_need_a_segment_length(folders):
-    from transformers import Wav2Vec2FeatureExtractor
-
     parts = {"audio": build_encoder(AUDIO["hubert"]()), "feature_extractor": Wav2Vec2FeatureExtractor()}
     with pytest.raises(ValueError, match="`segment_seconds` is missing"):
         build_composite(folders["text"], **parts)

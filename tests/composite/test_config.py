@@ -2,7 +2,7 @@
 
 import pytest
 
-from moka_peft.composite import CompositeConfig
+from moka_peft.composite import CompositeConfig, CompositeForConditionalGeneration
 
 from .conftest import VISION, composite_config, text_config
 
@@ -30,8 +30,6 @@ def test_dicts_become_configs():
 
 
 def test_a_projector_setting_that_does_not_exist_is_refused():
-    from moka_peft.composite import CompositeForConditionalGeneration
-
     with pytest.raises(ValueError, match="`mlp` projector has wrong settings {'depth': 3}"):
         CompositeForConditionalGeneration(
             composite_config(VISION["vit"](), vision_projector={"type": "mlp", "depth": 3})

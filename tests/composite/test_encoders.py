@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from transformers import BeitConfig, BeitModel, SiglipConfig, SiglipModel
 
-from moka_peft.composite.encoders import ENCODERS, build_encoder, encode, feature_width
+from moka_peft.composite.encoders import ENCODERS, build_encoder, encode, feature_width, load_encoder
 
-from .conftest import AUDIO, VISION
+from .conftest import AUDIO, LAYERS, PIXELS, VISION
 
 PATCHES = {"ast": 8, "hubert": 38, "wav2vec2": 38, "whisper": 5} | dict.fromkeys(VISION, 4)
 EXTRA = {"clip": 1, "vit": 1, "dinov2": 1, "dinov2_with_registers": 4, "siglip": 0, "ast": 2}
@@ -38,9 +39,17 @@ def test_chosen_layers_are_joined_in_order():
     assert torch.equal(encode(encoder, media, [2, 1], "all"), torch.cat([states[2], states[1]], dim=-1))
 
 
-def test_patches_of_an_unknown_encoder_are_refused():
-    from transformers import BeitConfig, BeitModel
+def test_of_a_two_tower_model_the_vision_tower_is_loaded(tmp_path):
+    towers = {"text_config": {**LAYERS, "vocab_size": 9}, "vision_config": {**LAYERS, **PIXELS}}
+    source = SiglipModel(SiglipConfig(**towers))
+    source.save_pretrained(tmp_path)
+    loaded, tower = load_encoder(str(tmp_path)), source.vision_model
+    assert type(loaded).__name__ == "SiglipVisionModel"
+    media = torch.randn(1, 3, 16, 16)
+    assert torch.equal(encode(loaded, media, None, "patch"), tower.eval()(media).last_hidden_state)
 
+
+def test_patches_of_an_unknown_encoder_are_refused():
     encoder = BeitModel(BeitConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
     with pytest.raises(ValueError, match="`beit` is no encoder whose extra tokens are known"):
         encode(encoder, torch.zeros(1, 3, 224, 224), None, "patch")

@@ -77,8 +77,11 @@ class CompositeConfig(PreTrainedConfig):
 
     def _check_layers(self, part: str) -> None:
         """Raises where a feature layer is not among the encoder's hidden states: embeddings, then every layer."""
-        chosen, depth = getattr(self, f"{part}_feature_layers"), getattr(self, f"{part}_config").num_hidden_layers
-        if chosen is not None and not (chosen and all(-depth - 1 <= layer <= depth for layer in chosen)):
+        chosen = getattr(self, f"{part}_feature_layers")
+        if chosen is None:
+            return
+        depth = getattr(self, f"{part}_config").num_hidden_layers
+        if not chosen or any(not -depth - 1 <= layer <= depth for layer in chosen):
             raise ValueError(
                 f"`{part}_feature_layers` is wrong: expected layers from {-depth - 1} to {depth}, got {chosen}. Layer "
                 f"0 is the embeddings; None takes the encoder's last state."

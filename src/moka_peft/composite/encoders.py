@@ -1,64 +1,66 @@
 """How each kind of vision and audio encoder is built and read: one literal table, keyed by model type."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
 @dataclass(frozen=True)
 class EncoderKind:
     """What differs between encoders.
 
-    `leading_tokens(config)`: class, distillation and register tokens in front of the patches. `settings`: keywords
-    of the model's constructor. `part(model)`: the encoder inside a model that has more, `part_class(config)` builds
-    it alone.
+    `leading_tokens(config)` counts the class, distillation and register tokens in front of the patches.
+    `build(config)` makes the encoder with random weights, `load(name, config=..., **kwargs)` a pretrained one.
     """
 
     leading_tokens: Callable[[Any], int] = lambda config: 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    part: Callable[[Any], nn.Module] | None = None
+    build: Callable[..., Any] = AutoModel.from_config
+    load: Callable[..., Any] = AutoModel.from_pretrained
+
+
+def _load_whisper_encoder(name: str, **kwargs: Any) -> PreTrainedModel:
+    return WhisperModel.from_pretrained(name, **kwargs).get_encoder()
 
 
 ENCODERS: dict[str, EncoderKind] = {
-    "audio-spectrogram-transformer": EncoderKind(leading_tokens=lambda config: 2),
-    "clip_vision_model": EncoderKind(leading_tokens=lambda config: 1),
-    "dinov2": EncoderKind(leading_tokens=lambda config: 1),
-    "dinov2_with_registers": EncoderKind(leading_tokens=lambda config: 1 + config.num_register_tokens),
+    "audio-spectrogram-transformer": EncoderKind(lambda config: 2),
+    "clip_vision_model": EncoderKind(lambda config: 1),
+    "dinov2": EncoderKind(lambda config: 1),
+    "dinov2_with_registers": EncoderKind(lambda config: 1 + config.num_register_tokens),
     "hubert": EncoderKind(),
     "siglip_vision_model": EncoderKind(),
-    "vit": EncoderKind(leading_tokens=lambda config: 1, settings={"add_pooling_layer": False}),
+    "vit": EncoderKind(
+        lambda config: 1,
+        build=partial(AutoModel.from_config, add_pooling_layer=False),
+        load=partial(AutoModel.from_pretrained, add_pooling_layer=False),
+    ),
     "wav2vec2": EncoderKind(),
-    "whisper": EncoderKind(part=lambda model: model.get_encoder()),
+    "whisper": EncoderKind(build=WhisperEncoder, load=_load_whisper_encoder),
 }
+"""By `config.model_type`. An encoder that is not here is built by `AutoModel`, and all of its tokens are used."""
 
 VISION_HALF_OF = ("clip", "siglip")
-"""Two-tower models that name their vision tower's config `vision_config`."""
+"""Two-tower models, of which the vision tower is loaded."""
 
 
 def build_encoder(config: Any) -> PreTrainedModel:
     """Builds an encoder with random weights from its config."""
-    kind = ENCODERS.get(config.model_type, EncoderKind())
-    if config.model_type == "whisper":
-        from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-        return WhisperEncoder(config)
-    return AutoModel.from_config(config, **kind.settings)
+    return ENCODERS.get(config.model_type, EncoderKind()).build(config)
 
 
-def load_encoder(name: str, **load_kwargs: Any) -> PreTrainedModel:
+def load_encoder(name: str, **kwargs: Any) -> PreTrainedModel:
     """Loads a pretrained encoder from a hub id or a folder: of a two-tower model its vision tower, of an
-    encoder-decoder its encoder. `load_kwargs` go to `from_pretrained`."""
-    config = AutoConfig.from_pretrained(name)
+    encoder-decoder its encoder. `kwargs` go to `from_pretrained`."""
+    config: Any = AutoConfig.from_pretrained(name)
     if config.model_type in VISION_HALF_OF:
         config = config.vision_config
-    kind = ENCODERS.get(config.model_type, EncoderKind())
-    if config.model_type == "whisper":
-        return WhisperModel.from_pretrained(name, **load_kwargs).get_encoder()
-    return AutoModel.from_pretrained(name, config=config, **kind.settings, **load_kwargs)
+    return ENCODERS.get(config.model_type, EncoderKind()).load(name, config=config, **kwargs)
 
 
 def feature_width(config: Any, layers: list[int] | None) -> int:

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import numpy as np
+
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 
 _ANY = re.compile("|".join(re.escape(token) for token in PLACEHOLDERS.values()))
@@ -24,6 +26,19 @@ def repeat_placeholders(texts: list[str], tokens: dict[str, list[int]]) -> tuple
     queues = {name: iter(numbers) for name, numbers in tokens.items()}
     results = [_repeat_in(text, queues) for text in texts]
     return [text for text, _ in results], [offsets for _, offsets in results]
+
+
+def check_ids(tokenizer: Any, input_ids: Any, texts: list[str]) -> None:
+    """Raises ValueError where the tokenizer lost placeholders: their embeddings would have no place."""
+    for token in PLACEHOLDERS.values():
+        token_id = tokenizer.convert_tokens_to_ids(token)
+        for row, (ids, text) in enumerate(zip(input_ids, texts, strict=True)):
+            expected, got = text.count(token), np.count_nonzero(np.asarray(ids) == token_id)
+            if expected > got:
+                raise ValueError(
+                    f"row {row} of the text lost {token} tokens: expected {expected}, got {got}. Do not truncate, or "
+                    f"raise `max_length`; {token} must be a special token of the tokenizer."
+                )
 
 
 def _repeat_in(text: str, queues: dict[str, Any]) -> tuple[str, list[dict]]:

@@ -10,7 +10,7 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, Proc
 
 from .chat import as_batch, flatten_parts, media_of
 from .media import cut_segments, load_frame, load_image_processor, sort_to_rows
-from .placeholders import PLACEHOLDERS, count_placeholders, repeat_placeholders
+from .placeholders import PLACEHOLDERS, check_ids, count_placeholders, repeat_placeholders
 
 _PART_OF = {"image": "image_processor", "video": "image_processor", "audio": "feature_extractor"}
 
@@ -74,7 +74,7 @@ class CompositeProcessor(ProcessorMixin):
         clips = [self._cut(clip, sampling_rate) for clip in items["audio"]]
         rows, offsets = repeat_placeholders(rows, self._tokens(len(items["image"]), videos, clips))
         data = dict(self.tokenizer(rows, return_tensors=return_tensors, **text_kwargs))
-        _check_truncation(self.tokenizer, data["input_ids"], rows)
+        check_ids(self.tokenizer, data["input_ids"], rows)
         if return_text_replacement_offsets:
             data["text_replacement_offsets"] = offsets
         data |= self._pixels("pixel_values", [load_frame(image) for image in items["image"]])
@@ -204,16 +204,3 @@ class CompositeProcessor(ProcessorMixin):
             for name, load in loaders.items()
         ]
         return [*parts, AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)]
-
-
-def _check_truncation(tokenizer: Any, input_ids: Any, rows: list[str]) -> None:
-    """Raises where the tokenizer lost placeholders: their embeddings would have no place."""
-    for token in PLACEHOLDERS.values():
-        token_id = tokenizer.convert_tokens_to_ids(token)
-        for row, (ids, text) in enumerate(zip(input_ids, rows, strict=True)):
-            expected, got = text.count(token), np.count_nonzero(np.asarray(ids) == token_id)
-            if expected > got:
-                raise ValueError(
-                    f"row {row} of the text lost {token} tokens: expected {expected}, got {got}. Do not truncate, or "
-                    f"raise `max_length`; {token} must be a special token of the tokenizer."
-                )
