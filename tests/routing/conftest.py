@@ -179,3 +179,11 @@ def style(request):
 def styled():
     """Builds (config, processor) of a named style."""
     return lambda name: STYLES[name]()
+
+
+@pytest.fixture
+def turns_tokenizer():
+    """Builds a tokenizer with the `turns` template and more special tokens."""
+    return lambda *special: chat(
+        metaspace("<start_of_turn>", "<end_of_turn>", *special, bos="<bos>", eos="<eos>"), TURNS
+    )[1]

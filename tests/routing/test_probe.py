@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from moka_peft.composite import tiny_avt_config, tiny_avt_processor
 from moka_peft.routing import RoutingSpec, route
 from moka_peft.routing.delimiters import find_delimiters
 from moka_peft.routing.derivation import check_spec
@@ -152,6 +153,44 @@ def test_captions_of_media_are_not_instruction(styled):
     routing = route(processor(text, return_tensors="pt")["input_ids"], spec)
     said = processor.decode(processor(text, return_tensors="pt")["input_ids"][routing.is_instruction])
     assert said == "Which ofPicture 2: or Picture 3?"
+
+
+class TilingProcessor:
+    """Writes an image as numbered tiles of placeholders between line ends, as Gemma's and Idefics' do."""
+
+    image_processor, image_token = object(), "<image>"
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.apply_chat_template = tokenizer, tokenizer.apply_chat_template
+        self.chat_template = tokenizer.chat_template
+
+    def __call__(self, text, images, tiles=1, add_special_tokens=False):
+        tiles = "".join(f"<tile_{tile + 1}>" + "<soft>" * 5 for tile in range(tiles))
+        texts = [one.replace("<image>", f"\n\n{tiles}\n\n") for one in text]
+        return self.tokenizer(texts, add_special_tokens=add_special_tokens)
+
+
+def test_what_a_processor_writes_around_images_is_not_instruction(turns_tokenizer):
+    tokenizer = turns_tokenizer("<image>", "<soft>", "<tile_1>", "<tile_2>")
+    config = SimpleNamespace(image_token_id=tokenizer.convert_tokens_to_ids("<soft>"))
+    processor = TilingProcessor(tokenizer)
+    spec = RoutingSpec.from_pretrained(config, processor)
+    messages = [message("user", "What is", "image", "in it?")]
+    text = processor.apply_chat_template(messages, tokenize=False)
+    ids = torch.tensor(processor(text=[text], images=[None], tiles=2)["input_ids"])
+    routing = route(ids, spec)
+    assert tokenizer.decode(ids[routing.is_instruction]).split() == ["What", "isin", "it?"]
+    assert int(routing.is_media.sum()) == 10
+
+
+def test_tiny_avt_has_the_spec_of_its_template():
+    processor = tiny_avt_processor()
+    spec = RoutingSpec.from_pretrained(tiny_avt_config(), processor)
+    image, video, audio, user, end = processor.tokenizer.convert_tokens_to_ids(
+        ["<image>", "<video>", "<audio>", "<|user|>", "<|end|>"]
+    )
+    placeholders = {"visual": (image, video), "audio": (audio,)}
+    assert spec == RoutingSpec(placeholders, user_open=((user,),), user_close=((end,),))
 
 
 def test_wrong_spec_is_shown_where_it_differs(styled):

@@ -49,8 +49,10 @@ def find_delimiters(renderings: Sequence[Rendering], special: Iterable[str], end
 
     Raises ValueError where there is none: the reason, to be completed by the caller.
     """
-    pieces = re.compile("|".join([*map(re.escape, sorted(special, key=len, reverse=True)), r"\w+|\s|."]), re.DOTALL)
     plain = [rendering for rendering in renderings if not rendering.has_media]
+    written = "\n".join(rendering.text for rendering in plain)
+    tokens = sorted((text for text in special if text in written), key=len, reverse=True)
+    pieces = re.compile("|".join([*map(re.escape, tokens), r"\w+|\s|."]), re.DOTALL)
     opening = _find_open(plain, pieces, ends)
     following = [_after_user(rendering, turn) for rendering in plain for turn in (1, 2)]
     closing = _common((text for text in following if text.strip()), pieces).strip()

@@ -8,6 +8,7 @@ from typing import Any
 
 from .delimiters import find_delimiters
 from .derivation import check_spec, derive_spec
+from .expansion import image_expansion, with_siblings
 from .rendering import render_conversations
 from .spec import RoutingSpec
 
@@ -86,17 +87,19 @@ def _fast_tokenizer(processor: Any, template: str) -> Any:
 def _probe(processor: Any, tokenizer: Any, media: dict[str, int], markers: list[int]) -> RoutingSpec:
     texts = {kind: tokenizer.convert_ids_to_tokens(token) for kind, token in media.items()}
     parts = {kind: text for kind, text in texts.items() if kind in PARTS or kind not in KNOWN_KINDS}
-    renderings = render_conversations(processor, tokenizer, parts)
+    expansions = image_expansion(processor, tokenizer, texts["image"]) if "image" in texts else {}
+    renderings = render_conversations(processor, tokenizer, parts, expansions)
     if not renderings:
         raise ValueError("it leaves out or rewrites what the user says")
     special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
     delimiters = find_delimiters(renderings, special.values(), ends)
     spec = derive_spec(renderings, delimiters, _by_modality(media), special)
-    written = {token for rendering in renderings for token in rendering.ids}
-    if not written & {*media.values(), *(item for item in spec.skip if isinstance(item, int))}:
+    found = {item for item in spec.skip if isinstance(item, int)}
+    if not any({*media.values(), *found} & set(rendering.ids) for rendering in renderings):
         raise ValueError(f"it writes nothing for media: expected {' or '.join(texts.values())} in the text")
-    spec = replace(spec, skip=tuple(dict.fromkeys((*markers, *spec.skip))))
+    around = sorted(with_siblings({*markers, *found}, special))
+    spec = replace(spec, skip=(*around, *(item for item in spec.skip if not isinstance(item, int))))
     check_spec(spec, renderings, delimiters, special)
     return spec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, count, product
 from typing import Any
@@ -42,9 +42,12 @@ class Rendering:
         return [said for said in self.said if said.role == role and turn in (None, said.turn)]
 
 
-def render_conversations(processor: Any, tokenizer: Any, placeholders: dict[str, str]) -> list[Rendering]:
+def render_conversations(
+    processor: Any, tokenizer: Any, placeholders: dict[str, str], expansions: Mapping[str, str] | None = None
+) -> list[Rendering]:
     """Renders two-turn conversations: media first, text first and between texts, several kinds, with and without
-    system message and generation prompt. `placeholders`: kind of content part -> text of its placeholder token.
+    system message and generation prompt. `placeholders`: kind of content part -> text of its placeholder token;
+    `expansions`: text that the processor replaces before it tokenises.
 
     A conversation that the template refuses (a system role, a kind of media) is left out. Raises the template's
     own error where it renders none.
@@ -58,6 +61,8 @@ def render_conversations(processor: Any, tokenizer: Any, placeholders: dict[str,
         except Exception as refusal:  # each template refuses in its own way: any exception type
             error = refusal
             continue
+        for written, expanded in (expansions or {}).items():
+            text = text.replace(written, expanded)
         renderings += _tokenised(text, messages, tokenizer, set(placeholders))
     if not renderings and error is not None:
         raise error
