@@ -6,63 +6,43 @@ import pytest
 import torch
 from peft import get_peft_model
 
-from moka_peft import MokaConfig, Routing, RoutingSpec, media_with_keys, use_routing
+from moka_peft import MokaConfig, RoutingSpec, media_with_keys, use_routing
 
-IMAGES, WORDS = 6, 5
-
-
-def unpredictable_chats(count, generator):
-    """Images, then instruction tokens nothing can predict."""
-    words = torch.randint(10, 42, (count, WORDS), generator=generator)
-    fixed = {name: torch.full((count, n), t) for name, (n, t) in {"open": (1, 2), "sep": (1, 3), "end": (1, 4)}.items()}
-    images = torch.full((count, IMAGES), 50)
-    return torch.cat([fixed["open"], fixed["sep"], images, words, fixed["end"]], 1)
+WORDS = 16
+ENTROPY = torch.tensor(float(WORDS)).log().item()
 
 
-def train_on_instruction(model, steps=150):
-    """Full-sequence loss over the instruction tokens; returns the mean of the last 20 losses."""
-    generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.02)
-    losses = []
-    for _ in range(steps):
-        ids = unpredictable_chats(32, generator)
-        labels = ids.masked_fill((ids < 10) | (ids == 50), -100)
-        routing = None if model.peft_config["default"].interaction == "none" else forced_routing(ids)
-        loss = model(ids, labels=labels, **({"routing": routing} if routing else {})).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return sum(losses[-20:]) / 20
+def unpredictable_chats(generator, count=64):
+    """USER SEP image word END: nothing before the word tells which of the 16 it is."""
+    word = torch.randint(10, 10 + WORDS, (count, 1), generator=generator)
+    return torch.cat([torch.tensor([[2, 3, 50]]).expand(count, 3), word, torch.full((count, 1), 4)], 1)
 
 
-def forced_routing(ids):
-    modality = (ids == 50).long()
-    turn = ((ids == 50) | ((ids >= 10) & (ids < 50))).long()
-    return Routing(modality, turn)
-
-
-def leak_model(tiny_lm, spec, **options):
+def instruction_loss_after_training(tiny_lm, spec, **options):
+    """Trains adapter and base on the full sequence; the cross-entropy of fresh instruction words."""
     torch.manual_seed(0)
-    config = MokaConfig(r=8, lora_alpha=16, modalities=("text", "visual", "audio"), routing=spec, **options)
-    return get_peft_model(tiny_lm(), config).train()
+    config = MokaConfig(r=16, lora_alpha=32, modalities=("text", "visual", "audio"), routing=spec, **options)
+    model = get_peft_model(tiny_lm(), config).train().requires_grad_(True)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(120):
+        ids = unpredictable_chats(generator)
+        optimizer.zero_grad()
+        model(ids, labels=ids.masked_fill(ids == 50, -100)).loss.backward()
+        optimizer.step()
+    ids = unpredictable_chats(generator)
+    return torch.nn.functional.cross_entropy(model(ids).logits[:, 2], ids[:, 3]).item()
 
 
-@pytest.fixture
-def unguarded(monkeypatch):
+def test_leak_shows_where_the_guard_is_off(tiny_lm, spec, monkeypatch):
+    """The image attends to the word after it and hands it to the position that predicts it."""
     monkeypatch.setattr("moka_peft.tuner.guards._check_supervised_instruction", lambda *_: None)
+    assert instruction_loss_after_training(tiny_lm, spec) < 0.1 * ENTROPY
 
 
-ENTROPY = torch.tensor(32.0).log().item()  # of a token drawn from 32
-
-
-def test_leak_shows_when_the_guard_is_off(tiny_lm, spec, unguarded):
-    """Media before the instruction hand it to the positions that predict it: the loss falls under the entropy."""
-    assert train_on_instruction(leak_model(tiny_lm, spec)) < 0.7 * ENTROPY
-
-
-def test_no_leak_without_interaction(tiny_lm, spec):
-    assert train_on_instruction(leak_model(tiny_lm, spec, interaction="none"), steps=60) > 0.97 * ENTROPY
+@pytest.mark.parametrize("options", [{"supervised_instruction": "ignore"}, {"interaction": "none"}], ids=str)
+def test_leak_is_gone(tiny_lm, spec, options):
+    assert instruction_loss_after_training(tiny_lm, spec, **options) > 0.97 * ENTROPY
 
 
 def test_instruction_with_loss_raises_and_says_how_many(adapted, chat):
@@ -82,16 +62,6 @@ def test_ignore_takes_the_instruction_out_of_the_loss(adapted, spec, chat):
     assert torch.equal(labels, ids)  # the caller's labels stay
     masked = labels.masked_fill((torch.arange(ids.shape[1]) >= 5) & (torch.arange(ids.shape[1]) < 8), -100)
     assert torch.equal(loss, adapted()(ids, labels=masked).loss)
-
-
-def test_ignore_removes_the_leak(tiny_lm, spec):
-    model = leak_model(tiny_lm, spec, supervised_instruction="ignore")
-    ids = unpredictable_chats(4, torch.Generator().manual_seed(0))
-    labels = ids.masked_fill(ids < 10, -100)
-    logits = model(ids, labels=labels).logits
-    kept = labels.masked_fill((ids >= 10) & (ids < 50), -100)
-    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), kept[:, 1:].flatten())
-    torch.testing.assert_close(model(ids, labels=labels).loss, expected)
 
 
 def test_open_turn_in_a_cache_raises(adapted, chat):
