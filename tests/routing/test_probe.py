@@ -138,6 +138,15 @@ def test_modalities_come_in_a_fixed_order(styled):
     assert RoutingSpec.from_pretrained(config, processor).modalities == ("text", "visual", "audio", "point")
 
 
+def test_ids_that_the_tokenizer_lacks_are_left_out(styled):
+    config, processor = styled("chatml")
+    config.audio_token_id, config.video_token_id = len(processor) + 5, -200
+    assert RoutingSpec.from_pretrained(config, processor).placeholders == {"visual": (config.image_token_id,)}
+    config.image_token_id = -1
+    with pytest.raises(ValueError, match="no media placeholder: expected image_token_id.*TokenizersBackend knows"):
+        RoutingSpec.from_pretrained(config, processor)
+
+
 def test_images_and_videos_are_visual(styled):
     config, processor = styled("chatml")
     spec = RoutingSpec.from_pretrained(config, processor)

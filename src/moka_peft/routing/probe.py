@@ -32,11 +32,11 @@ def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
     config = getattr(model, "config", model)
     template = template_name(processor)
     tokenizer = _fast_tokenizer(processor, template)
-    media = media_tokens(config, processor)
+    media = {k: token for k, token in media_tokens(config, processor).items() if _is_written(token, tokenizer)}
     if not media:
         raise ValueError(
             f"`config` of {type(model).__name__} has no media placeholder: expected image_token_id, video_token_id, "
-            f"audio_token_id or another <media>_token_id. {BY_HAND}"
+            f"audio_token_id or another <media>_token_id that the tokenizer of {template} knows. {BY_HAND}"
         )
     try:
         spec = _probe(processor, tokenizer, media, _markers(config))
@@ -66,6 +66,11 @@ def _token_ids(config: Any) -> dict[str, int]:
     found = [match for match in (re.fullmatch(r"(\w+)_token_(?:id|index)", a) for a in attributes) if match]
     values = {match[1]: getattr(config, match[0], None) for match in found}
     return {name: value for name, value in values.items() if isinstance(value, int)}
+
+
+def _is_written(token: int, tokenizer: Any) -> bool:
+    """Whether the tokenizer has this id: some configs keep ids of media that the model does not take."""
+    return token >= 0 and tokenizer.convert_ids_to_tokens(token) is not None
 
 
 def _markers(config: Any) -> list[int]:
