@@ -66,6 +66,15 @@ def test_transformers_add_adapter(tiny_lm, spec, randomise, ids):
     assert model.generate(ids, max_new_tokens=2, do_sample=False).shape == (2, ids.shape[1] + 2)
 
 
+def test_transformers_saves_what_peft_loads(tiny_lm, spec, randomise, ids, tmp_path):
+    model = tiny_lm()
+    model.add_adapter(MokaConfig(r=3, modalities=("text", "visual", "audio"), routing=spec))
+    randomise(model)
+    model.save_pretrained(tmp_path)
+    assert "import moka_peft" in (tmp_path / "README.md").read_text()
+    assert torch.equal(PeftModel.from_pretrained(tiny_lm(), tmp_path).eval()(ids).logits, model(ids).logits)
+
+
 def test_inject_adapter_in_model(tiny_lm, spec, randomise, adapted, ids):
     model = inject_adapter_in_model(
         MokaConfig(r=3, lora_alpha=6, modalities=("text", "visual", "audio"), routing=spec), tiny_lm()

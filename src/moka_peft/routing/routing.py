@@ -140,15 +140,15 @@ class Routing:
         return self._with(modality, self.turn, modalities)
 
     def _with(self, modality: Tensor, turn: Tensor, modalities: tuple[str, ...] | None = None) -> Routing:
-        """A routing made from checked parts, without reading their values again."""
-        routing = object.__new__(Routing)
-        values = {
-            "modality": modality,
-            "turn": turn,
-            "modalities": modalities or self.modalities,
-            "open_turn": self.open_turn,
-            "_derived": {},
-        }
-        for name, value in values.items():
+        return Routing.unchecked(modality, turn, modalities or self.modalities, self.open_turn)
+
+    @classmethod
+    def unchecked(
+        cls, modality: Tensor, turn: Tensor, modalities: tuple[str, ...] | None, open_turn: Tensor | None
+    ) -> Routing:
+        """A Routing from parts that are right by construction: nothing is read from the device."""
+        routing = object.__new__(cls)
+        names = ("modality", "turn", "modalities", "open_turn", "_derived")
+        for name, value in zip(names, (modality, turn, modalities, open_turn, {}), strict=True):
             object.__setattr__(routing, name, value)
         return routing

@@ -38,7 +38,7 @@ def route(
     if not spec.user_close and prompt_length is not None and prompt_length <= input_ids.shape[1]:
         open_turn = torch.zeros_like(open_turn)  # the prompt's end closes the turn
     turn = torch.where(inside & (is_media | is_instruction), turn, 0)
-    return Routing(modality, turn, spec.modalities, open_turn)
+    return Routing.unchecked(modality, turn, spec.modalities, open_turn)
 
 
 def _real_tokens(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
