@@ -38,6 +38,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def recipe_text() -> str:
+    """A recipe with `{model}` and `{out}` to fill in."""
+    return RECIPE
+
+
 @pytest.fixture
 def write_yaml(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """write_yaml() -> a recipe that trains `tiny_folder` into tmp_path/out; write_yaml(old, new) changes it."""

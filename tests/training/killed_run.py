@@ -3,6 +3,7 @@
 Globals: recipe (path), overrides, log (path of its output), moment (a key of MOMENTS, or None to live).
 """
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -65,6 +66,7 @@ MOMENTS = {
 }
 
 if __name__ == "__main__":
+    multiprocessing.set_start_method("fork", force=True)  # data loaders as in a run started by hand
     settings = globals()
     if settings["moment"]:
         MOMENTS[settings["moment"]]()

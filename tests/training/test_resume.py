@@ -51,25 +51,18 @@ def test_killed_and_resumed_equals_uninterrupted(run, tmp_path: Path):
         assert code == -signal.SIGKILL, moment
     code, log = run("killed")
     assert code == 0
-    assert "going on after step 2\n" in log
+    assert "not used: checkpoint-4 is torn (it was never finished)\ngoing on after step 2\n" in log
     assert "going on after step 6\n" in log
     expected, got = results(tmp_path / "whole"), results(tmp_path / "killed")
     assert len(got[1]) == 6
     assert got == expected
 
 
-def test_a_checkpoint_torn_by_a_kill_is_named_and_not_loaded(run, tmp_path: Path):
-    code, _ = run("torn", "checkpoint")
-    assert code == -signal.SIGKILL
-    code, log = run("torn", "first step")
-    assert "not used: checkpoint-4 is torn (it was never finished)\ngoing on after step 2\n" in log
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [
     ["adapter.method=lora"],
     ["training.gradient_accumulation=2", "training.gradient_checkpointing=true"],
-    ["training.num_workers=2", "training.num_threads=2"],
+    ["training.num_workers=1"],
     ["evaluation.steps=1", "training.bf16=true"],
 ])  # fmt: skip
 def test_every_way_to_train_resumes_exactly(run, tmp_path: Path, settings: list[str]):

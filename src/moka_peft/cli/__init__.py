@@ -28,7 +28,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def call(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Runs one verb and gives the exit code; what it raises becomes one line on stderr."""
     try:
-        return _app(arguments)(list(arguments) or ["--help"], standalone_mode=False) or 0
+        return _app(arguments)(list(arguments) or ["--help"], prog_name="moka", standalone_mode=False) or 0
     except KeyboardInterrupt:
         print("moka: interrupted", file=sys.stderr)
         return 1
@@ -38,6 +38,13 @@ def call(arguments: Sequence[str], *, debug: bool = False) -> int:
         for line in _lines(error):
             print(f"moka: {line}", file=sys.stderr)
         return _exit_code(error)
+
+
+def quiet() -> None:
+    """Keeps transformers' own progress bars out of what a verb shows."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _app(arguments: Sequence[str]) -> typer.Typer:

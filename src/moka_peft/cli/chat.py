@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moka_peft.cli import quiet
+
 if TYPE_CHECKING:
     from moka_peft.training import Conversation
 
@@ -22,6 +24,7 @@ def run(
     """Talk to a trained model, with media, over several turns."""
     from moka_peft.training import Conversation, load_adapted
 
+    quiet()
     conversation = Conversation(*load_adapted(adapter), max_new_tokens)
     print(COMMANDS)
     while (line := _read_line()) not in (None, "/exit"):

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from moka_peft.cli import quiet
+
 
 def run(
     question: Annotated[str, typer.Argument(help="what to ask about the files")],
@@ -17,6 +19,7 @@ def run(
     """Answer one question on files of your own."""
     from moka_peft.training import Conversation, load_adapted
 
+    quiet()
     conversation = Conversation(*load_adapted(adapter), max_new_tokens)
     for kind, paths in (("image", image), ("audio", audio), ("video", video)):
         for path in paths or ():

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from moka_peft.cli import quiet
+
 
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML file, for example recipes/quickstart.yaml")],
@@ -17,5 +19,6 @@ def run(
     """Train an adapter from a recipe, or resume its run."""
     from moka_peft.training import load_recipe, train
 
+    quiet()
     flags = [f"{name}=true" for name, given in (("resume", resume), ("overwrite", overwrite)) if given]
     train(load_recipe(recipe, [*(settings or ()), *flags]))

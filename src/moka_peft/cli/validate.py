@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moka_peft.cli import quiet
+
 if TYPE_CHECKING:
     from moka_peft.training import Findings
 
+    quiet()
 SHOWN = 20
 
 
@@ -23,14 +26,19 @@ def run(
     processor = load_processor(plan.model.name, plan.model.revision)
     problems = []
     for part, source in (("train", plan.data.train), ("eval", plan.data.eval)):
-        if source is not None:
+        if source is None:
+            continue
+        try:
             findings = inspect_samples(processor, open_source(source))
-            print(f"data.{part}: {describe(findings)}")
-            problems += [f"data.{part}: {problem}" for problem in findings.problems]
+        except (OSError, ValueError) as error:
+            problems.append(f"data.{part}: {error}")
+            continue
+        print(f"data.{part}: {describe(findings)}")
+        problems += [f"data.{part}: {problem}" for problem in findings.problems]
     for problem in problems[:SHOWN]:
         print(f"moka: {problem}", file=sys.stderr)
     if problems:
-        raise ValueError(f"{len(problems)} samples cannot be used, the first {min(SHOWN, len(problems))} are above.")
+        raise ValueError(f"{recipe} is not valid: {len(problems)} problems, at most {SHOWN} of them above.")
     print(f"{recipe} is valid")
 
 

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from moka_peft.composite import load_tiny_avt
+from moka_peft.composite import load_tiny_avt, tiny_avt_processor
 from moka_peft.routing import RoutingSpec
 from moka_peft.training.folder import RECIPE
 from moka_peft.training.recipe import MOKA_ONLY
@@ -31,6 +31,7 @@ def load_model(
 
     Raises OSError where there is no such model. The processor is None where `with_processor` is False.
     """
+    model: Any
     if name == "tiny-avt":
         model, processor = load_tiny_avt()
         model = model if dtype == "auto" else model.to(getattr(torch, dtype))
@@ -41,8 +42,8 @@ def load_model(
 
 
 def load_processor(name: str, revision: str | None = None) -> Any:
-    """Opens only the processor of a base model; loads no weights, except for `tiny-avt`, which is small."""
-    return load_tiny_avt()[1] if name == "tiny-avt" else AutoProcessor.from_pretrained(name, revision=revision)
+    """Opens only the processor of a base model; loads no weights."""
+    return tiny_avt_processor() if name == "tiny-avt" else AutoProcessor.from_pretrained(name, revision=revision)
 
 
 def add_adapter(
@@ -106,7 +107,7 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
     base, processor = load_model(**_base_of(folder), with_processor=not has_processor)
     processor = AutoProcessor.from_pretrained(folder) if has_processor else processor
     with without_renaming_warnings():
-        return PeftModel.from_pretrained(base, folder).eval(), processor
+        return PeftModel.from_pretrained(base, str(folder)).eval(), processor
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def _base_of(folder: Path) -> dict[str, Any]:
     """Which model the adapter belongs to; the recipe knows `tiny-avt` wherever the package is installed."""
     if (folder / RECIPE).is_file():
         return yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))["model"]
-    config = PeftConfig.from_pretrained(folder)
+    config = PeftConfig.from_pretrained(str(folder))
     if not config.base_model_name_or_path:
         raise ValueError(f"`adapter` names no base model: {folder}/adapter_config.json. Add base_model_name_or_path.")
     return {"name": config.base_model_name_or_path, "revision": config.revision}

@@ -39,7 +39,7 @@ def _describe(key: Key, errors: Sequence[Any]) -> str:
         return "is missing. Add it to the recipe."
     if error["type"] == "value_error":
         return f"is wrong: {error['ctx']['error']}."
-    expected = [_EXPECTED.get(e["type"], e["msg"].removeprefix("Input should be ")) for e in errors]
+    expected = [_EXPECTED.get(e["type"]) or e["msg"].removeprefix("Input should be ") for e in errors]
     return f"is wrong: expected {' or '.join(dict.fromkeys(expected))}, got {error['input']!r}."
 
 

@@ -28,6 +28,8 @@ def inspect_samples(processor: Any, samples: Sequence[Sample]) -> Findings:
     for position, sample in _read(samples, findings):
         findings.samples += 1
         try:
+            if sample.messages[-1]["role"] != "assistant":
+                raise ValueError("it ends without an assistant's answer to learn. Add one or remove the sample.")
             _count(collator([sample]), kinds, findings)
         except (OSError, ValueError) as error:
             findings.problems.append(f"sample {position} ({sample.id}): {error}")
@@ -44,8 +46,6 @@ def _read(samples: Sequence[Sample], findings: Findings) -> Iterator[tuple[int, 
 
 def _count(batch: dict[str, Any], kinds: dict[str, int], findings: Findings) -> None:
     ids, answers = batch["input_ids"], batch["labels"] != IGNORED
-    if not answers.any():
-        raise ValueError("no token carries loss: expected an assistant's answer. Add one or remove the sample.")
     counts = {kind: int((ids == token).sum()) for kind, token in kinds.items()}
     counts["answer"] = int(answers.sum())
     counts["text"] = ids.numel() - sum(counts.values())

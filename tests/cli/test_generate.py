@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from moka_peft.cli import call
+
+
+def ask(adapter: Path, *files: str) -> int:
+    return call(["generate", "--adapter", str(adapter), *files, "--max-new-tokens", "2", "Is it one?"])
+
+
+def test_answers_on_files_of_the_users_own(adapter, image, audio, capsys):
+    assert ask(adapter, "--image", str(image), "--audio", str(audio)) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_answers_without_media(adapter, capsys):
+    assert ask(adapter) == 0
+
+
+def test_a_missing_file_is_named(adapter, tmp_path, capsys):
+    assert ask(adapter, "--image", str(tmp_path / "gone.png")) == 1
+    assert capsys.readouterr().err.startswith(f"moka: image `{tmp_path}/gone.png` not found.")
+
+
+def test_an_unreadable_image_is_named(adapter, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no picture")
+    assert ask(adapter, "--image", str(tmp_path / "text.png")) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"moka: image `{tmp_path}/text.png` cannot be read")
+    assert shown.count("\n") == 1
+
+
+def test_a_truncated_recording_is_named(adapter, audio, capsys):
+    audio.write_bytes(audio.read_bytes()[:-1000])
+    assert ask(adapter, "--audio", str(audio)) == 1
+    assert f"moka: audio `{audio}` is truncated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["0", "many"])
+def test_a_wrong_length_is_wrong_usage(adapter, count: str, capsys):
+    assert call(["generate", "--adapter", str(adapter), "--max-new-tokens", count, "?"]) == 2
+    assert "--max-new-tokens" in capsys.readouterr().err

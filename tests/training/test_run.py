@@ -1,0 +1,64 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from moka_peft.training import load_adapted, load_recipe, train
+
+
+@pytest.fixture(scope="module")
+def moka_run(tiny_folder, tmp_path_factory, recipe_text) -> tuple[Path, dict, str]:
+    """The folder, metrics and output of a short run with projectors and an evaluation on the way."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "recipe.yaml").write_text(recipe_text.format(model=tiny_folder, out=folder / "out"))
+    console = Console(file=io.StringIO(), width=200)
+    metrics = train(load_recipe(folder / "recipe.yaml", ["evaluation.steps=3"]), console)
+    return folder / "out", metrics, console.file.getvalue()
+
+
+def test_a_run_leaves_all_that_using_it_needs(moka_run):
+    out, _, shown = moka_run
+    assert {"recipe.yaml", "metrics.json", "loss.png", "adapter_model.safetensors", "processor_config.json"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert "step 6/6" in shown
+    model, processor = load_adapted(out)
+    assert model.peft_config["default"].peft_type == "MOKA"
+    assert processor.image_token == "<image>"
+
+
+def test_the_metrics_tell_what_changed(moka_run):
+    out, metrics, shown = moka_run
+    assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert metrics["steps"] == 6
+    assert metrics["before"].keys() == metrics["after"].keys() == {"all", "Audio", "Visual", "Audio-Visual"}
+    assert metrics["after"]["all"]["total"] == 6
+    assert 0 < metrics["trained_parameters"] < metrics["parameters"]
+    [on_the_way] = metrics["during"]
+    assert on_the_way["step"] == 3
+    assert shown.count("accuracy") == 3
+
+
+def test_projectors_train_and_come_back(moka_run):
+    model, _ = load_adapted(moka_run[0])
+    projector = model.get_base_model().vision_projector
+    pairs = zip(projector.original_module.parameters(), projector.modules_to_save["default"].parameters(), strict=True)
+    assert all(not torch.equal(before, after) for before, after in pairs)
+
+
+def test_lora_trains_alone_unless_asked(write_yaml, tmp_path):
+    path = write_yaml("train_projectors: true\n")
+    recipe = load_recipe(path, ["adapter.method=lora", "training.steps=null", "training.epochs=0.4"])
+    assert train(recipe, Console(file=io.StringIO()))["steps"] == 2
+    saved = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert all("lora_" in name and "text_model" in name for name in saved)
+    assert load_adapted(tmp_path / "out")[0].peft_config["default"].peft_type == "LORA"
+
+
+def test_targets_that_match_nothing_stop_the_run(write_yaml):
+    with pytest.raises(ValueError, match="nothing_proj"):
+        train(load_recipe(write_yaml(), ["adapter.target_modules=[nothing_proj]"]), Console(file=io.StringIO()))
