@@ -138,6 +138,12 @@ def test_modalities_come_in_a_fixed_order(styled):
     assert RoutingSpec.from_pretrained(config, processor).modalities == ("text", "visual", "audio", "point")
 
 
+def test_ids_of_the_encoders_configs_count(styled):
+    config, processor = styled("headers")
+    nested = SimpleNamespace(vision_config=SimpleNamespace(image_token_id=config.image_token_id))
+    assert RoutingSpec.from_pretrained(nested, processor).placeholders == {"visual": (config.image_token_id,)}
+
+
 def test_ids_that_the_tokenizer_lacks_are_left_out(styled):
     config, processor = styled("chatml")
     config.audio_token_id, config.video_token_id = len(processor) + 5, -200

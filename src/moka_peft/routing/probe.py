@@ -61,11 +61,15 @@ def media_tokens(config: Any, processor: Any) -> dict[str, int]:
 
 
 def _token_ids(config: Any) -> dict[str, int]:
-    """Every `<name>_token_id` or `<name>_token_index` that is set, by name."""
-    attributes = [*vars(config), *(getattr(config, "attribute_map", None) or {})]
-    found = [match for match in (re.fullmatch(r"(\w+)_token_(?:id|index)", a) for a in attributes) if match]
-    values = {match[1]: getattr(config, match[0], None) for match in found}
-    return {name: value for name, value in values.items() if isinstance(value, int)}
+    """Every `<name>_token_id` or `<name>_token_index` that is set, by name; the config's before its encoders'."""
+    found: dict[str, int] = {}
+    for owner in (config, *(getattr(config, f"{kind}_config", None) for kind in KNOWN_KINDS)):
+        attributes = [*getattr(owner, "__dict__", ()), *(getattr(owner, "attribute_map", None) or {})]
+        for match in filter(None, (re.fullmatch(r"(\w+)_token_(?:id|index)", name) for name in attributes)):
+            value = getattr(owner, match[0], None)
+            if isinstance(value, int):
+                found.setdefault(match[1], value)
+    return found
 
 
 def _is_written(token: int, tokenizer: Any) -> bool:
