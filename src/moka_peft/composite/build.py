@@ -41,18 +41,18 @@ def build_composite(
     load_extractor = AutoFeatureExtractor.from_pretrained
     feature_extractor = _resolve(feature_extractor, audio, load_extractor, "feature_extractor")
     text_model: Any = AutoModelForCausalLM.from_pretrained(text, dtype=dtype) if isinstance(text, str) else text
-    parts = {"text_model": text_model}
-    for name, source in {"vision_encoder": vision, "audio_encoder": audio}.items():
-        if source is not None:
-            parts[name] = load_encoder(source, dtype=text_model.dtype) if isinstance(source, str) else source
+    encoders: dict[str, Any] = {
+        part: load_encoder(source, dtype=text_model.dtype) if isinstance(source, str) else source
+        for part, source in {"vision": vision, "audio": audio}.items()
+        if source is not None
+    }
     config = CompositeConfig(
-        **{
-            name.replace("_model", "_config").replace("_encoder", "_config"): part.config
-            for name, part in parts.items()
-        },
+        text_config=text_model.config,
+        **{f"{part}_config": encoder.config for part, encoder in encoders.items()},
         **add_placeholders(text_model, tokenizer, vision=vision is not None, audio=audio is not None),
         **settings,
     )
+    parts = {"text_model": text_model, **{f"{part}_encoder": encoder for part, encoder in encoders.items()}}
     model = CompositeForConditionalGeneration(config, parts).to(text_model.dtype).eval()
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     processor = CompositeProcessor(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
