@@ -34,8 +34,10 @@ def in_step(step: int) -> None:
     """After the backward pass of a step, before its update."""
     build = moka_peft.training.run.build_trainer
 
-    def build_dying(*args, **kwargs):
-        return build(*args, **{**kwargs, "callbacks": [DyingInStep(step)]})
+    def build_dying(*args):
+        trainer = build(*args)
+        trainer.add_callback(DyingInStep(step))
+        return trainer
 
     moka_peft.training.run.build_trainer = build_dying
 

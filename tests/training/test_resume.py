@@ -35,13 +35,13 @@ def run(processes, write_yaml, tmp_path: Path):
     return start
 
 
-def results(out: Path) -> tuple[bytes, list[float], dict]:
+def results(out: Path) -> tuple[bytes, list[float], tuple]:
     """The adapter's bytes, the losses of all steps, and what held-out questions scored."""
     last = max(out.glob("checkpoints/checkpoint-*"), key=lambda path: path.stat().st_mtime)
     history = json.loads((last / "trainer_state.json").read_text())["log_history"]
     metrics = json.loads((out / METRICS).read_text())
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    return (out / "adapter_model.safetensors").read_bytes(), losses, (metrics["before"], metrics["after"])
+    return (out / "adapter_model.safetensors").read_bytes(), losses, (metrics["before"], metrics["after"], metrics["during"])
 
 
 def test_killed_and_resumed_equals_uninterrupted(run, tmp_path: Path):

@@ -62,3 +62,8 @@ def test_lora_trains_alone_unless_asked(write_yaml, tmp_path):
 def test_targets_that_match_nothing_stop_the_run(write_yaml):
     with pytest.raises(ValueError, match="nothing_proj"):
         train(load_recipe(write_yaml(), ["adapter.target_modules=[nothing_proj]"]), Console(file=io.StringIO()))
+
+
+def test_a_loss_that_is_no_number_ends_the_run(write_yaml):
+    with pytest.raises(FloatingPointError, match=r"`loss` is nan at step \d: expected a number. Lower"):
+        train(load_recipe(write_yaml(), ["training.learning_rate=1e30"]), Console(file=io.StringIO()))

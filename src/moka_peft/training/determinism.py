@@ -10,18 +10,19 @@ import torch
 
 
 @contextmanager
-def deterministic(num_threads: int) -> Iterator[None]:
-    """Makes torch repeat itself inside the block: deterministic kernels, a fixed number of CPU threads.
+def deterministic(num_threads: int, kernels: bool | None = None) -> Iterator[None]:
+    """Makes torch repeat itself inside the block: a fixed number of CPU threads, deterministic kernels.
 
     Sums over several threads depend on how many there are, so a resumed run takes the number it began with.
-    The former settings come back after the block. Raises RuntimeError inside where a CUDA kernel of the model
-    has no deterministic form.
+    kernels: None means yes on the CPU and no on a GPU, where they cost speed and some do not exist: then True
+    raises RuntimeError inside. The former settings come back after the block.
     """
     threads, was_on = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    if torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and kernels:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(not on_gpu if kernels is None else kernels)
     try:
         yield
     finally:

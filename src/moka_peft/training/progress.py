@@ -11,7 +11,10 @@ PLAIN_SECONDS = 15.0
 
 
 class TrainingProgress(TrainerCallback):
-    """Shows the progress of a Trainer on `console`; where that is no terminal, a line every 15 seconds."""
+    """Shows the progress of a Trainer on `console`; where that is no terminal, a line every 15 seconds.
+
+    A context manager: leaving it takes the bar off the terminal, also after an error.
+    """
 
     def __init__(self, console: Console):
         self.console = console
@@ -39,16 +42,12 @@ class TrainingProgress(TrainerCallback):
             self.loss = float(logs["loss"])
             self._show(state, args.train_batch_size * args.gradient_accumulation_steps)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.close()
+    def __enter__(self) -> "TrainingProgress":
+        return self
 
-    def close(self) -> None:
-        """Takes the bar off the terminal; safe to call twice and after an error."""
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
-            self.bar = None
 
     def _show(self, state: TrainerState, samples_per_step: int) -> None:
         now = time.monotonic()

@@ -111,6 +111,7 @@ class Training(Section):
     keep_checkpoints: PositiveInt = 2
     num_workers: Count = 0
     num_threads: PositiveInt | None = None
+    deterministic: bool | None = None
 
 
 class Evaluation(Section):

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from moka_peft.data import Collator, Sample, load_samples
 from moka_peft.training import folder
-from moka_peft.training.checkpoint import newest_complete, step_of
+from moka_peft.training.checkpoint import CheckpointMarking, newest_complete, step_of
 from moka_peft.training.determinism import deterministic, seed_all
 from moka_peft.training.model import add_adapter, load_model
 from moka_peft.training.plot import draw_loss
+from moka_peft.training.progress import TrainingProgress
 from moka_peft.training.recipe import Recipe, Source
 from moka_peft.training.recipe_file import write_recipe
 from moka_peft.training.scoring import HeldOut, HeldOutScoring
@@ -37,7 +38,7 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     write_recipe(recipe, out / folder.RECIPE)
     notes = folder.read_json(out / folder.NOTES)
     notes.setdefault("num_threads", recipe.training.num_threads or torch.get_num_threads())
-    with deterministic(notes["num_threads"]):
+    with deterministic(notes["num_threads"], recipe.training.deterministic):
         return _run(recipe, out, notes, console)
 
 
@@ -61,17 +62,14 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
         notes["before"] = held_out.score(model, "before training")
         folder.write_json(out / folder.NOTES, notes)
 
-    settings = recipe.training.model_dump(exclude={"keep_checkpoints", "num_threads"})
-    trainer = build_trainer(
-        model,
-        collator,
-        samples,
-        trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, **settings),
-        keep_checkpoints=recipe.training.keep_checkpoints,
-        console=console,
-        callbacks=[HeldOutScoring(held_out, recipe.evaluation.steps)] if recipe.evaluation.steps else [],
-    )
-    seconds = _fit(trainer, console)
+    settings = recipe.training.model_dump(exclude={"keep_checkpoints", "num_threads", "deterministic"})
+    arguments = trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, **settings)
+    callbacks: list[TrainerCallback] = [CheckpointMarking(recipe.training.keep_checkpoints)]
+    if recipe.evaluation.steps:
+        callbacks.insert(0, HeldOutScoring(held_out, recipe.evaluation.steps))
+    with TrainingProgress(console) as progress:
+        trainer = build_trainer(model, collator, samples, arguments, [*callbacks, progress])
+        seconds = _fit(trainer, console)
     after = held_out.score(model, "after training")
     return _finish(out, trainer, processor, {**notes, "after": after, "seconds": seconds}, console)
 

@@ -1,17 +1,22 @@
 """The transformers Trainer of a run: a recipe's words in the Trainer's, and our callbacks on it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from moka_peft.data import Collator, Sample
-from moka_peft.training.checkpoint import CheckpointMarking
-from moka_peft.training.progress import TrainingProgress
 
 
 def build_trainer(
@@ -19,15 +24,12 @@ def build_trainer(
     collator: Collator,
     samples: Sequence[Sample],
     arguments: TrainingArguments,
-    *,
-    keep_checkpoints: int,
-    console: Console,
-    callbacks: Sequence[TrainerCallback] = (),
+    callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
-    """A Trainer that shows its progress on `console` and marks the checkpoints it finished.
+    """A Trainer that keeps its own output to itself and stops at a loss that is no number.
 
-    With checkpointing the Trainer turns the KV cache off in the model's config; a multimodal model's decoder has
-    one of its own.
+    Where checkpointing is on the Trainer turns the KV cache off in the model's config; a multimodal model's
+    decoder has one of its own.
     """
     model.get_decoder().config.use_cache = False
     trainer = Trainer(
@@ -35,10 +37,22 @@ def build_trainer(
         args=arguments,
         data_collator=collator,
         train_dataset=samples,  # pyright: ignore[reportArgumentType]  # any sequence will do
-        callbacks=[*callbacks, TrainingProgress(console), CheckpointMarking(keep_checkpoints)],
+        callbacks=[*callbacks, FiniteLoss()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+class FiniteLoss(TrainerCallback):
+    """Ends a run whose loss is infinite or no number: nothing after it could be right."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        loss = (kwargs.get("logs") or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"`loss` is {loss} at step {state.global_step}: expected a number. Lower `training.learning_rate`, "
+                "or train in float32."
+            )
 
 
 def trainer_arguments(
