@@ -1,5 +1,6 @@
 """The collator: which tokens carry loss, on which side rows are padded, what is said about bad samples."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,14 @@ def test_files_give_the_tensors_of_their_contents(tmp_path: Path, processor: Com
         torch.testing.assert_close(first[name], second[name])
 
 
+def test_video_files_become_frames(processor: CompositeProcessor, fade: Callable[[list[int]], Path]):
+    sample = turns("?", "yes", media=[{"type": "video", "video": str(fade([20, 100, 180]))}])
+    batch = Collator(processor, video_frames=3)([sample])
+    shades = batch["pixel_values_videos"].mean(dim=(1, 2, 3))
+    torch.testing.assert_close(shades, torch.tensor([20, 100, 180]) / 127.5 - 1, atol=0.05, rtol=0)
+    assert supervised(processor, batch, 0) == "yes<|end|>"
+
+
 def test_arrays_are_resampled(processor: CompositeProcessor):
     tone = np.sin(np.arange(16_000) / 5).astype(np.float32)
     parts = [
@@ -163,6 +172,19 @@ def test_tag_in_the_text_without_a_medium_is_named(processor: CompositeProcessor
         Collator(processor).collate_prompts([turns("<audio>?", "yes")])
 
 
+def test_audio_array_without_a_rate_is_refused(processor: CompositeProcessor):
+    part = {"type": "audio", "audio": np.zeros(16_000, dtype=np.float32)}
+    with pytest.raises(ValueError, match="audio array has no `sample_rate_hz`"):
+        Collator(processor)([turns("?", "yes", media=[part])])
+
+
+def test_medium_that_the_processor_does_not_take_is_named(processor: CompositeProcessor):
+    """AddsTokens declares images only: audio must not be dropped silently."""
+    part = {"type": "audio", "audio": np.zeros(16_000, dtype=np.float32), "sample_rate_hz": 16_000}
+    with pytest.raises(ValueError, match="sample `turns`: 1 audio attached, but the processor takes image"):
+        Collator(AddsTokens(processor))([turns("?", "yes", media=[part])])
+
+
 def test_template_that_changes_earlier_turns_is_named():
     processor = tiny_avt_processor()
     processor.chat_template = "{{ messages | length }}" + PLAIN_TEMPLATE
@@ -178,7 +200,7 @@ def test_template_that_marks_too_few_answers_is_named():
 
 
 class AddsTokens:
-    """A processor that writes more than placeholders where a medium stands."""
+    """A processor of images alone that writes more than placeholders where one stands."""
 
     def __init__(self, inner: CompositeProcessor):
         self.inner, self.tokenizer, self.chat_template = inner, inner.tokenizer, inner.chat_template

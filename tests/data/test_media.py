@@ -1,8 +1,8 @@
 """Decoding: what comes out of good files, and what is said about bad ones."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -11,17 +11,6 @@ from PIL import Image
 from moka_peft.data.media import load_audio, load_image, load_video, resample
 
 TONE = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype(np.float32) / 2
-
-
-def write_video(path: Path, shades: list[int]) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
-        for shade in shades:
-            picture = np.full((16, 32, 3), shade, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 def test_image_is_rgb(tmp_path: Path):
@@ -100,8 +89,8 @@ def test_unreadable_and_empty_audio_are_named(tmp_path: Path):
         load_audio(tmp_path / "empty.wav", 16_000)
 
 
-def test_video_frames_are_evenly_spaced(tmp_path: Path):
-    path = write_video(tmp_path / "fade.mp4", [20, 60, 100, 140, 180])
+def test_video_frames_are_evenly_spaced(fade: Callable[[list[int]], Path]):
+    path = fade([20, 60, 100, 140, 180])
     frames = load_video(path, 3)
     assert frames.shape == (3, 16, 32, 3) and frames.dtype == np.uint8
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [20, 100, 180], atol=6)  # the codec is lossy

@@ -1,10 +1,12 @@
 """Turns samples into the tensors a model reads: training rows with labels, or prompts to generate from."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from moka_peft.data.answers import Conversation, mark_answers, render
 from moka_peft.data.media import load_audio, load_image, load_video, resample
@@ -60,15 +62,18 @@ class Collator:
         )
 
     def _load(self, type: str, part: dict[str, Any]) -> Any:
+        """What the processor takes of one medium: an RGB image, frames, or a waveform at its sample rate."""
         medium = part[type]
-        if type == "audio":
-            rate_hz = self.processor.feature_extractor.sampling_rate
-            if isinstance(medium, np.ndarray):
-                return resample(medium, part["sample_rate_hz"], rate_hz)
-            return load_audio(medium, rate_hz)
-        if not isinstance(medium, str) and not hasattr(medium, "__fspath__"):
-            return medium
-        return load_image(medium) if type == "image" else load_video(medium, self.video_frames)
+        is_file = isinstance(medium, str | Path)
+        if type == "image":
+            image = load_image(medium) if is_file else medium
+            return image.convert("RGB") if isinstance(image, Image.Image) else image
+        if type == "video":
+            return load_video(medium, self.video_frames) if is_file else medium
+        rate_hz = self.processor.feature_extractor.sampling_rate
+        if not is_file and "sample_rate_hz" not in part:
+            raise ValueError("audio array has no `sample_rate_hz`: expected it beside `audio`. Add the rate in Hz.")
+        return load_audio(medium, rate_hz) if is_file else resample(medium, part["sample_rate_hz"], rate_hz)
 
     def _labels(
         self,

@@ -47,9 +47,15 @@ def text_of(message: Mapping[str, Any]) -> str:
 def check_placeholders(sample: Sample, rendered: str, placeholders: Mapping[str, str]) -> None:
     """Raises ValueError where a rendered prompt has not exactly one placeholder per medium.
 
-    placeholders: {"image": "<image>", ...}. A tag typed inside the text is the usual cause.
+    placeholders: {"image": "<image>", ...}, of the media that the model takes. A tag typed inside the text is the
+    usual cause.
     """
     attached = Counter(part["type"] for message in sample.messages for part in parts_of(message))
+    if refused := [type for type in MEDIA if attached[type] and type not in placeholders]:
+        raise ValueError(
+            f"sample `{sample.id}`: {attached[refused[0]]} {refused[0]} attached, but the processor takes "
+            f"{', '.join(placeholders) or 'no media'}. Remove it, or use a model that takes {refused[0]}."
+        )
     for type, placeholder in placeholders.items():
         if (found := rendered.count(placeholder)) != attached[type]:
             raise ValueError(
