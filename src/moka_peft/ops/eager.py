@@ -74,15 +74,14 @@ def _text_query(z: Tensor, routing: Routing, cross_scale: Sequence[float]) -> Te
 
 
 def _attend(queries: Tensor, keys: Tensor, plan: AttentionPlan) -> Tensor:
-    """softmax(q k / sqrt r) k over the allowed keys, 0 where there are none: [G, Q, r]. Softmax in fp32 or wider."""
-    scores = queries @ keys.transpose(1, 2) / math.sqrt(queries.shape[-1])
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    scores = scores.masked_fill(~plan.allowed, torch.finfo(scores.dtype).min)
+    """softmax(q k / sqrt r) k over the allowed keys, 0 where there are none: [G, Q, r]. In fp32 or wider."""
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    q, k = queries.to(wide), keys.to(wide)
+    scores = torch.baddbmm(plan.bias.to(wide), q, k.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1]))
     if plan.hole is not None:  # n zero keys together weigh n exp(0)
         scores = torch.cat([scores, plan.hole.to(scores.dtype).log().unsqueeze(-1)], -1)
-    weights = torch.softmax(scores, -1)[..., : keys.shape[1]]
-    weights = weights.masked_fill(~plan.has_key.unsqueeze(-1), 0)
-    return weights.to(keys.dtype) @ keys
+    received = torch.softmax(scores, -1)[..., : k.shape[1]] @ k
+    return received.masked_fill(~plan.has_key.unsqueeze(-1), 0).to(keys.dtype)
 
 
 def _mean(keys: Tensor, plan: AttentionPlan) -> Tensor:

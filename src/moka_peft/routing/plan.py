@@ -15,13 +15,15 @@ class AttentionPlan:
     """The queries and keys of one forward, packed to the left of each row.
 
     `query` [G, Q] and `key` [G, K]: columns of the sequence. `allowed` [G, Q, K] bool: may q attend to k.
-    `has_key` [G, Q] bool. `hole` [G, Q]: how many zero keys the contiguous span adds for a query, else None.
+    `bias` [G, Q, K] float32: the same, as what to add to the scores. `has_key` [G, Q] bool.
+    `hole` [G, Q]: how many zero keys the contiguous span adds for a query, else None.
     G is the batch, or batch x media modalities where every modality is normalised by itself.
     """
 
     query: Tensor
     key: Tensor
     allowed: Tensor
+    bias: Tensor
     has_key: Tensor
     hole: Tensor | None = None
 
@@ -55,7 +57,7 @@ def _media_plan(routing: Routing, contiguous: bool) -> AttentionPlan:
     query_turn, key_turn = routing.turn.gather(1, query), routing.turn.gather(1, key)
     allowed = _same_turn(query_turn, query_real, key_turn, key_real)
     hole = _holes(allowed, key, routing.shape[1]) if contiguous else None
-    return AttentionPlan(query, key, allowed, allowed.any(-1), hole)
+    return AttentionPlan(query, key, allowed, _bias(allowed), allowed.any(-1), hole)
 
 
 def _text_plan(routing: Routing, media_modalities: int) -> AttentionPlan:
@@ -67,7 +69,7 @@ def _text_plan(routing: Routing, media_modalities: int) -> AttentionPlan:
     query = query.repeat_interleave(media_modalities, 0)
     query_real = query_real.repeat_interleave(media_modalities, 0)
     allowed = _same_turn(turn.gather(1, query), query_real, turn.gather(1, key), key_real)
-    return AttentionPlan(query, key, allowed, allowed.any(-1))
+    return AttentionPlan(query, key, allowed, _bias(allowed), allowed.any(-1))
 
 
 def _packed(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,6 +87,11 @@ def _packed(mask: Tensor) -> tuple[Tensor, Tensor]:
 def _same_turn(query_turn: Tensor, query_real: Tensor, key_turn: Tensor, key_real: Tensor) -> Tensor:
     same = query_turn.unsqueeze(2) == key_turn.unsqueeze(1)
     return same & query_real.unsqueeze(2) & key_real.unsqueeze(1)  # [G, Q, K]
+
+
+def _bias(allowed: Tensor) -> Tensor:
+    """0 where allowed, else so low that softmax gives 0; finite, because a row may have no key."""
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -1e30)
 
 
 def _holes(allowed: Tensor, key: Tensor, length: int) -> Tensor:
