@@ -41,7 +41,11 @@ def results(out: Path) -> tuple[bytes, list[float], tuple]:
     history = json.loads((last / "trainer_state.json").read_text())["log_history"]
     metrics = json.loads((out / METRICS).read_text())
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    return (out / "adapter_model.safetensors").read_bytes(), losses, (metrics["before"], metrics["after"], metrics["during"])
+    return (
+        (out / "adapter_model.safetensors").read_bytes(),
+        losses,
+        (metrics["before"], metrics["after"], metrics["during"]),
+    )
 
 
 def test_killed_and_resumed_equals_uninterrupted(run, tmp_path: Path):

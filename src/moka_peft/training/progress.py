@@ -57,5 +57,5 @@ class TrainingProgress(TrainerCallback):
             self.bar.update(self.bar.task_ids[0], completed=state.global_step, description=text)
         elif now - self.shown >= PLAIN_SECONDS or state.global_step == state.max_steps:
             left = (state.max_steps - state.global_step) / rate
-            self.console.print(f"step {state.global_step}/{state.max_steps}, {text}, {left:.0f} s left")
+            self.console.print(f"step {state.global_step}/{state.max_steps}, {text}, {left:.0f} s left", soft_wrap=True)
             self.shown = now

@@ -33,7 +33,7 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     out = Path(recipe.output_dir)
     folder.claim_folder(out, recipe.settings(), resume=recipe.resume, overwrite=recipe.overwrite)
     if folder.is_finished(out):
-        console.print(f"nothing to do: {out} holds the finished run")
+        console.print(f"nothing to do: {out} holds the finished run", soft_wrap=True)
         return folder.read_json(out / folder.METRICS)
     write_recipe(recipe, out / folder.RECIPE)
     notes = folder.read_json(out / folder.NOTES)
@@ -78,11 +78,11 @@ def _fit(trainer: Trainer, console: Console) -> float:
     """Trains from the newest complete checkpoint, or from the start; returns the seconds it took."""
     checkpoint, torn = newest_complete(Path(str(trainer.args.output_dir)))
     for problem in torn:
-        console.print(f"not used: {problem}")
+        console.print(f"not used: {problem}", soft_wrap=True)
     seed_all(trainer.args.seed)
     start = time.monotonic()
     if checkpoint:
-        console.print(f"going on after step {step_of(checkpoint)}")
+        console.print(f"going on after step {step_of(checkpoint)}", soft_wrap=True)
     if not checkpoint or not _restore_last_step(trainer, checkpoint):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.monotonic() - start
@@ -117,5 +117,5 @@ def _finish(out: Path, trainer: Trainer, processor: Any, results: dict[str, Any]
     processor.save_pretrained(out)
     draw_loss(history, out / folder.PLOT)
     folder.write_json(out / folder.METRICS, metrics)
-    console.print(f"adapter, metrics and loss plot are in {out}")
+    console.print(f"adapter, metrics and loss plot are in {out}", soft_wrap=True)
     return metrics

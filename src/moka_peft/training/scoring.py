@@ -36,7 +36,7 @@ class HeldOut:
         )
         scores = score_answers(self.samples, answers)
         shown = ", ".join(f"{group} {score['accuracy']:.1%}" for group, score in scores.items())
-        self.console.print(f"accuracy {when}: {shown}")
+        self.console.print(f"accuracy {when}: {shown}", soft_wrap=True)
         return scores
 
 
