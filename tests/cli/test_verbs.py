@@ -24,7 +24,7 @@ def test_each_verb_explains_itself(verb: str, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "moka: No such command 'trian'"),
+        (["trein"], "moka: No such command 'trein'"),
         (["train"], "moka: Missing argument 'recipe'."),
         (["env", "--colour"], "moka: No such option: --colour"),
         (["generate", "what?"], "moka: Missing option '--adapter'."),
