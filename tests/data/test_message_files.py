@@ -122,7 +122,7 @@ def test_file_without_rows(folder: Path, content: str, message: str):
     ("source", "message"),
     [
         ({"name": "coco"}, "`name` is no built-in dataset: expected av_digits, got coco"),
-        ({"name": "av_digits", "sise": 3}, r"unknown keys \['sise'\]: expected split, size, seed, groups"),
+        ({"name": "av_digits", "sizes": 3}, r"unknown keys \['sizes'\]: expected split, size, seed, groups"),
         ({"path": "x.json", "split": "train"}, r"unknown keys \['split'\]"),
         ({"name": "av_digits", "split": "dev"}, "`split` is unknown: expected one of align, train, test, got dev"),
     ],

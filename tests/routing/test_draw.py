@@ -8,7 +8,7 @@ from rich.console import Console
 from moka_peft.routing import Routing
 from moka_peft.routing.draw import draw_routing, media_colour
 from moka_peft.routing.picture import save_routing_png
-from moka_peft.routing.spans import Span, media_with_keys, spans_of
+from moka_peft.routing.spans import Span, count_media, sketch_row, spans_of
 
 NAMES = ("text", "visual", "audio")
 TOKENS = ["<user>", "<i>", "<i>", "Which", " colour", "?\n", "</user>", "red", "<a>", "<pad>"]
@@ -31,7 +31,7 @@ def test_spans_leave_padding_out():
         Span(0, 0, 6, 8),
         Span(2, 0, 8, 9),
     ]
-    assert media_with_keys(ROUTING) == (2, 3)
+    assert count_media(ROUTING) == (2, 3)
 
 
 def test_terminal_shows_media_runs_and_their_keys():
@@ -69,3 +69,8 @@ def test_png_holds_the_colours_of_what_it_shows(tmp_path):
             pixels = {colour for _, colour in image.convert("RGB").getcolors(maxcolors=2**24)}
         wanted = {tuple(bytes.fromhex(media_colour(modality)[1:])) for modality in (1, 2)}
         assert wanted <= pixels
+
+
+def test_sketch_says_a_row_in_few_words():
+    routing = Routing(torch.tensor([[-1, 0, 1, 1, 0]]), torch.tensor([[0, 0, 1, 1, 1]]), ("text", "visual"))
+    assert sketch_row(routing) == "text x1, visual of turn 1 x2, instruction of turn 1 x1"

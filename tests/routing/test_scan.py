@@ -140,8 +140,3 @@ def test_renamed_follows_the_names():
     assert routing.renamed(("text", "audio", "visual")).modality.tolist() == [[-1, 0, 2, 1]]
     with pytest.raises(ValueError, match="`routing` holds tokens of modality 'audio'"):
         routing.renamed(("text", "visual"))
-
-
-def test_sketch_tells_the_runs():
-    routing = route(torch.tensor([[1, 2, 50, 51, 20, 21, 3, 4]]), SPEC)
-    assert routing.sketch() == "tx2 visual1x2 i1x2 tx2"

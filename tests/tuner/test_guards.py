@@ -97,7 +97,7 @@ def test_spec_that_fits_nothing_is_found_out(adapted, chat):
     for _ in range(7):
         model(ids)
     model(chat("xyz"))  # no media: does not count
-    with pytest.raises(ValueError, match=r"in the first 8 training forwards with media.*One row: tx3 visualx2"):
+    with pytest.raises(ValueError, match=r"in the first 8 training forwards with media.*One row: text x3, visual x2"):
         model(ids)
 
 

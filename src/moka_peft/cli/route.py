@@ -113,10 +113,10 @@ def token_texts(tokenizer: Any, ids: list[int]) -> list[str]:
 
 def as_dict(routing: "Routing", tokens: list[list[str]]) -> dict[str, Any]:
     """The first row of a routing for other programs: per token, and per span with the keys of media."""
-    from moka_peft.routing.spans import keys_of, media_with_keys, modality_names, spans_of
+    from moka_peft.routing.spans import count_media, keys_of, modality_names, spans_of
 
     names, spans = modality_names(routing), spans_of(routing)
-    with_keys, media = media_with_keys(routing)
+    with_keys, media = count_media(routing)
     return {
         "modalities": list(names),
         "tokens": tokens[0],

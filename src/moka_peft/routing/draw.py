@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .routing import Routing
-from .spans import Span, keys_of, media_with_keys, modality_names, spans_of
+from .spans import Span, count_media, keys_of, modality_names, spans_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -100,7 +100,7 @@ def _legend(routing: Routing) -> Text:
 
 def describe_share(routing: Routing) -> str:
     """How many media tokens have keys, as a sentence."""
-    with_keys, media = media_with_keys(routing)
+    with_keys, media = count_media(routing)
     if not media:
         return "no media tokens"
     return f"{with_keys} of {media} media tokens attend to an instruction ({with_keys / media:.0%})"

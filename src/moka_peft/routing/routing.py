@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,19 +88,6 @@ class Routing:
     def is_instruction(self) -> Tensor:
         """[B, S] bool: text tokens that are part of some turn's instruction."""
         return (self.modality == TEXT) & (self.turn > 0)
-
-    def sketch(self, row: int = 0) -> str:
-        """One row as text, for messages: "." padding, "t" text, "i1" instruction and "visual1" media of turn 1."""
-        names = self.modalities or ("text", *(f"media{k}" for k in range(1, int(self.modality.max()) + 1)))
-        runs: list[list[Any]] = []
-        for modality, turn in zip(self.modality[row].tolist(), self.turn[row].tolist(), strict=True):
-            kind = "." if modality == PADDING else ("i" if turn else "t") if modality == TEXT else names[modality]
-            label = f"{kind}{turn}" if turn else kind
-            if runs and runs[-1][0] == label:
-                runs[-1][1] += 1
-            else:
-                runs.append([label, 1])
-        return " ".join(f"{label}x{count}" for label, count in runs)
 
     def to(self, device: torch.device | str) -> Routing:
         """The same routing on `device`; copied once per device, values not read again."""

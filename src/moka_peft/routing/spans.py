@@ -52,7 +52,7 @@ def keys_of(span: Span, spans: Sequence[Span], tokens: Sequence[str]) -> str:
     return " ".join(said) if span.turn > 0 else ""
 
 
-def media_with_keys(routing: Routing) -> tuple[int, int]:
+def count_media(routing: Routing) -> tuple[int, int]:
     """How many media tokens attend to at least one instruction token, and how many there are."""
     return int(media_plan(routing).has_key.sum()), int(routing.is_media.sum())
 
@@ -61,3 +61,12 @@ def modality_names(routing: Routing) -> tuple[str, ...]:
     """The routing's `modalities`, or made-up names where it has none."""
     highest = max(int(routing.modality.max()), TEXT) if routing.modality.numel() else TEXT
     return routing.modalities or ("text", *(f"media {index}" for index in range(1, highest + 1)))
+
+
+def sketch_row(routing: Routing, row: int = 0) -> str:
+    """One row in few words, for messages: "text x2, visual of turn 1 x6, instruction of turn 1 x4"."""
+    names, words = modality_names(routing), []
+    for span in spans_of(routing, row):
+        name = "instruction" if span.is_instruction else names[span.modality]
+        words.append(f"{name}{f' of turn {span.turn}' if span.turn else ''} x{span.stop - span.start}")
+    return ", ".join(words)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from moka_peft.routing import Routing
 from moka_peft.routing.plan import media_plan
+from moka_peft.routing.spans import count_media, sketch_row
 
 from .channel import KeyCount, RoutingChannel
 
@@ -145,10 +146,9 @@ def _check_supervised_instruction(routing: Routing, labels: Tensor) -> None:
 
 def count_keys(count: KeyCount, routing: Routing) -> None:
     """Counts media with keys. Raises ValueError when none had one in the first forwards with media."""
-    media = int(routing.is_media.sum())
+    with_key, media = count_media(routing)
     if not media:
         return
-    with_key = int(media_plan(routing).has_key.sum())
     first_keys = with_key > 0 and count.with_key == 0
     count.forwards, count.media, count.with_key = count.forwards + 1, count.media + media, count.with_key + with_key
     if first_keys:
@@ -157,6 +157,6 @@ def count_keys(count: KeyCount, routing: Routing) -> None:
         row = int(routing.is_media.any(1).int().argmax())
         raise ValueError(
             f"no media token had an instruction to attend to in the first {count.forwards} training forwards "
-            f"with media: the routing spec does not fit this model's prompts. One row: {routing.sketch(row)}. Check "
-            "it with `moka route`, or pass routing=RoutingSpec(...); interaction='none' trains without the attention."
+            f"with media: the routing spec does not fit this model's prompts. One row: {sketch_row(routing, row)}. "
+            "Check it with `moka route`, or pass routing=RoutingSpec(...); interaction='none' trains without the attention."
         )
