@@ -158,5 +158,6 @@ def count_keys(count: KeyCount, routing: Routing) -> None:
         raise ValueError(
             f"no media token had an instruction to attend to in the first {count.forwards} training forwards "
             f"with media: the routing spec does not fit this model's prompts. One row: {sketch_row(routing, row)}. "
-            "Check it with `moka route`, or pass routing=RoutingSpec(...); interaction='none' trains without the attention."
+            "Check it with `moka route`, or pass routing=RoutingSpec(...); interaction='none' trains without "
+            "attention."
         )
