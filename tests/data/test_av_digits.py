@@ -10,7 +10,7 @@ from moka_peft.data import AvDigits, Sample, load_samples
 from moka_peft.data.av_digits import Facts
 from moka_peft.data.av_questions import GROUPS, KINDS
 from moka_peft.data.digit_strips import SPLITS, digits, images_of
-from moka_peft.data.notes import MAX_NOTES, SAMPLE_RATE_HZ, TIMBRES, play
+from moka_peft.data.notes import MAX_NOTES, SAMPLE_RATE_HZ, SLOT_SAMPLES, TIMBRES, play
 
 
 def question(sample: Sample) -> str:
@@ -87,7 +87,7 @@ def test_clip_plays_the_notes_of_the_facts():
         (part,) = dataset[index].media("audio")
         clip = part["audio"]
         assert part["sample_rate_hz"] == SAMPLE_RATE_HZ and clip.dtype == np.float32 and abs(clip).max() < 1
-        slots = clip[: MAX_NOTES * int(0.42 * SAMPLE_RATE_HZ)].reshape(MAX_NOTES, -1)
+        slots = clip[: MAX_NOTES * SLOT_SAMPLES].reshape(MAX_NOTES, -1)
         heard = np.sqrt((slots**2).mean(axis=1)) > 0.02
         notes = len(dataset.facts(index).scene.notes)
         assert heard.tolist() == [True] * notes + [False] * (MAX_NOTES - notes)

@@ -185,6 +185,13 @@ def test_medium_that_the_processor_does_not_take_is_named(processor: CompositePr
         Collator(AddsTokens(processor))([turns("?", "yes", media=[part])])
 
 
+def test_sample_without_an_answer_is_named(processor: CompositeProcessor):
+    collator = Collator(processor)
+    for collate in (collator, collator.collate_prompts):
+        with pytest.raises(ValueError, match="ends with user: expected the assistant's answer as its last message"):
+            collate([turns("How many?")])
+
+
 def test_template_that_changes_earlier_turns_is_named():
     processor = tiny_avt_processor()
     processor.chat_template = "{{ messages | length }}" + PLAIN_TEMPLATE

@@ -31,6 +31,8 @@ class Collator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """A training batch, padded on the right: input_ids, attention_mask, labels [B, S] and media tensors."""
+        for sample in samples:
+            _check_answered(sample)
         texts, ids, masks = mark_answers(self.processor, [bare_messages(sample) for sample in samples])
         batch = self._process(samples, texts, padding_side="right")
         batch["labels"] = self._labels(samples, batch, ids, masks)
@@ -38,6 +40,8 @@ class Collator:
 
     def collate_prompts(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """A batch to generate from, padded on the left: everything before the last answer, ready for it."""
+        for sample in samples:
+            _check_answered(sample)
         conversations = [bare_messages(sample)[:-1] for sample in samples]
         texts = render(self.processor, conversations, add_generation_prompt=True)
         return self._process(samples, texts, padding_side="left")
@@ -108,6 +112,14 @@ def bare_messages(sample: Sample) -> Conversation:
         }
         for message in sample.messages
     ]
+
+
+def _check_answered(sample: Sample) -> None:
+    last = sample.messages[-1]["role"] if sample.messages else "nothing"
+    if last != "assistant":
+        raise ValueError(
+            f"sample `{sample.id}` ends with {last}: expected the assistant's answer as its last message. Add it."
+        )
 
 
 def _placeholders(processor: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ SAMPLE_RATE_HZ = 16_000
 CLIP_SECONDS = 1.8
 MAX_NOTES = 4
 _NOTE_SAMPLES = int(0.32 * SAMPLE_RATE_HZ)
-_SLOT_SAMPLES = int(0.42 * SAMPLE_RATE_HZ)
+SLOT_SAMPLES = int(0.42 * SAMPLE_RATE_HZ)
 _PITCHES_HZ = 220.0 * 2.0 ** (np.arange(0, 25, 2) / 12)  # whole tones over two octaves
 _NOISE_AMPLITUDE = 0.004
 
@@ -19,11 +19,11 @@ def play(timbres: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
     loudness and onset, over faint noise. Notes never overlap, so their number can be counted."""
     clip = rng.standard_normal(int(CLIP_SECONDS * SAMPLE_RATE_HZ), dtype=np.float32)
     clip *= _NOISE_AMPLITUDE
-    onsets = rng.integers(0, _SLOT_SAMPLES - _NOTE_SAMPLES, size=len(timbres))
+    onsets = rng.integers(0, SLOT_SAMPLES - _NOTE_SAMPLES, size=len(timbres))
     pitches = rng.integers(0, len(_PITCHES_HZ), size=len(timbres))
     loudness = rng.uniform(0.3, 0.6, size=len(timbres)).astype(np.float32)
     for slot, timbre in enumerate(timbres):
-        start = slot * _SLOT_SAMPLES + onsets[slot]
+        start = slot * SLOT_SAMPLES + onsets[slot]
         clip[start : start + _NOTE_SAMPLES] += loudness[slot] * _note(timbre, int(pitches[slot]))
     return clip
 
