@@ -28,7 +28,8 @@ def environment() -> dict[str, Any]:
     """Versions of what matters here (None where absent), the machine, and its accelerators."""
     import torch
 
-    facts: dict[str, Any] = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    system = f"{platform.system()} {platform.machine()}"
+    facts: dict[str, Any] = {"python": platform.python_version(), "platform": system}
     facts |= {name: _version(name) for name in PACKAGES}
     facts["cpus"] = os.cpu_count()
     facts["threads"] = torch.get_num_threads()
