@@ -38,6 +38,7 @@ def test_the_metrics_tell_what_changed(moka_run):
     assert metrics["before"].keys() == metrics["after"].keys() == {"all", "Audio", "Visual", "Audio-Visual"}
     assert metrics["after"]["all"]["total"] == 6
     assert 0 < metrics["trained_parameters"] < metrics["parameters"]
+    assert metrics["media_with_keys"] == {"default": 1.0}
     [on_the_way] = metrics["during"]
     assert on_the_way["step"] == 3
     assert shown.count("accuracy") == 3

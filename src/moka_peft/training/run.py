@@ -20,6 +20,7 @@ from moka_peft.training.recipe import Recipe, Source
 from moka_peft.training.recipe_file import write_recipe
 from moka_peft.training.scoring import HeldOut, HeldOutScoring
 from moka_peft.training.trainer import build_trainer, trainer_arguments
+from moka_peft.tuner import MokaModel, media_with_keys
 
 
 def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
@@ -112,6 +113,7 @@ def _finish(out: Path, trainer: Trainer, processor: Any, results: dict[str, Any]
         "steps": trainer.state.global_step,
         "trained_parameters": trained,
         "parameters": parameters,
+        "media_with_keys": media_with_keys(model) if isinstance(model.base_model, MokaModel) else {},
     }
     model.save_pretrained(out)
     processor.save_pretrained(out)
