@@ -77,10 +77,11 @@ def _attend(queries: Tensor, keys: Tensor, plan: AttentionPlan) -> Tensor:
     """softmax(q k / sqrt r) k over the allowed keys, 0 where there are none: [G, Q, r]. In fp32 or wider."""
     wide = torch.promote_types(keys.dtype, torch.float32)
     q, k = queries.to(wide), keys.to(wide)
-    scores = torch.baddbmm(plan.bias.to(wide), q, k.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1]))
-    if plan.hole is not None:  # n zero keys together weigh n exp(0)
-        scores = torch.cat([scores, plan.hole.to(scores.dtype).log().unsqueeze(-1)], -1)
-    received = torch.softmax(scores, -1)[..., : k.shape[1]] @ k
+    with torch.autocast(q.device.type, enabled=False):  # in fp16 the bias is -inf: no gradient where there is no key
+        scores = torch.baddbmm(plan.bias.to(wide), q, k.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1]))
+        if plan.hole is not None:  # n zero keys together weigh n exp(0)
+            scores = torch.cat([scores, plan.hole.to(scores.dtype).log().unsqueeze(-1)], -1)
+        received = torch.softmax(scores, -1)[..., : k.shape[1]] @ k
     return received.masked_fill(~plan.has_key.unsqueeze(-1), 0).to(keys.dtype)
 
 

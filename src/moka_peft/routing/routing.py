@@ -125,6 +125,17 @@ class Routing:
                 )
         return self._with(modality, self.turn, modalities)
 
+    def repeated(self, times: int) -> Routing:
+        """`times` copies of every row, one whole batch after the other: [times B, S]."""
+        if times == 1:
+            return self
+        key = ("repeated", times)
+        if key not in self._derived:
+            open_turn = None if self.open_turn is None else self.open_turn.repeat(times)
+            tensors = (self.modality.repeat(times, 1), self.turn.repeat(times, 1))
+            self._derived[key] = Routing.unchecked(*tensors, self.modalities, open_turn)
+        return self._derived[key]
+
     def _with(self, modality: Tensor, turn: Tensor, modalities: tuple[str, ...] | None = None) -> Routing:
         return Routing.unchecked(modality, turn, modalities or self.modalities, self.open_turn)
 

@@ -19,6 +19,8 @@ from torch import nn
 
 from moka_peft.routing import Routing
 
+from .generation import Prompt
+
 ATTRIBUTE = "_moka_channel"
 
 
@@ -35,8 +37,9 @@ class RoutingChannel:
     """What one model's hook and adapted layers share.
 
     `configs`: adapter name -> MokaConfig. `current`: adapter name -> the routing of the forward that is running.
-    `owner`: the module whose forward opened the channel. `fixed`: set by `use_routing`. `prompt_length`: columns of
-    the prompt while `generate` runs. `checkpointed`: modules that may recompute adapted layers.
+    `owner`: the module whose forward opened the channel. `fixed`: set by `use_routing`. `prompt`: what `generate`
+    continues while it runs. `checkpointed`: modules that may recompute adapted layers. `generators`: modules
+    whose `generate` is wrapped.
     """
 
     configs: dict[str, Any] = field(default_factory=dict)
@@ -45,8 +48,9 @@ class RoutingChannel:
     current: dict[str, Routing] | None = None
     owner: nn.Module | None = None
     fixed: FixedRouting | None = None
-    prompt_length: int | None = None
+    prompt: Prompt | None = None
     hooks: list[Any] = field(default_factory=list)
+    generators: list[nn.Module] = field(default_factory=list)
     keys_seen: dict[str, KeyCount] = field(default_factory=dict)
 
     def read(self, adapter: str, layer: str, device: torch.device) -> Routing:

@@ -7,26 +7,39 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from moka_peft.routing import Routing, RoutingSpec, route
 
 from . import guards
 from .channel import ATTRIBUTE, FixedRouting, RoutingChannel, use_routing
+from .forward import Forward
+from .generation import Prompt, chunk_size_for
 
 CONSUMED = ("routing", "moka_modality", "moka_turn", "allow_open_turn")
 
 
 def install(model: nn.Module, channel: RoutingChannel) -> None:
-    """Puts the hook on `model`, its inner base model and `generate`; once, however often it is called."""
+    """Puts the hook on `model` and every model inside it that holds adapted layers; once, however often it is called.
+
+    Some trainers call an inner model, and some models (Qwen2.5-Omni) have no forward of their own: whichever is
+    called first routes for those inside it.
+    """
     setattr(model, ATTRIBUTE, channel)
     if channel.hooks:
         return
-    inner = getattr(model, "base_model", model)
-    for module in {id(m): m for m in (model, inner) if isinstance(m, nn.Module)}.values():
+    for module in _callable_models(model, channel):
         channel.hooks.append(module.register_forward_pre_hook(partial(_open, channel), with_kwargs=True))
         channel.hooks.append(module.register_forward_hook(partial(_close, channel), always_call=True))
-    if callable(getattr(model, "generate", None)):
-        model.__dict__["generate"] = partial(_generate, model)
+        if callable(getattr(module, "generate", None)):
+            module.__dict__["generate"] = partial(_generate, channel, module)
+            channel.generators.append(module)
+
+
+def _callable_models(model: nn.Module, channel: RoutingChannel) -> list[nn.Module]:
+    inner = [m for m in model.modules() if isinstance(m, PreTrainedModel) and m is not model]
+    adapted = set(channel.layers)
+    return [model, *(m for m in inner if not adapted.isdisjoint(m.modules()))]
 
 
 def uninstall(model: nn.Module) -> None:
@@ -37,22 +50,36 @@ def uninstall(model: nn.Module) -> None:
     for handle in channel.hooks:
         handle.remove()
     channel.hooks.clear()
-    model.__dict__.pop("generate", None)
+    for module in channel.generators:
+        module.__dict__.pop("generate", None)
+    channel.generators.clear()
 
 
-def _generate(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """`generate` that also takes explicit routing and records the prompt's length."""
-    channel = model.__dict__[ATTRIBUTE]
+def _generate(channel: RoutingChannel, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """`generate` that also takes explicit routing, and that routes its forwards by the whole prompt."""
     routing, allow_open = _pop_explicit(channel, kwargs)
-    prompt = next((p for p in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs")) if _is_ids(p)), None)
-    prompt = prompt if prompt is not None else kwargs.get("inputs_embeds")
-    previous, channel.prompt_length = channel.prompt_length, None if prompt is None else prompt.shape[1]
+    previous, channel.prompt = channel.prompt, Prompt.of(args, kwargs)
     fixed = channel.fixed or FixedRouting(None)
+    routing, allow_open = routing or fixed.routing, allow_open or fixed.allow_open_turn
     try:
-        with use_routing(model, routing or fixed.routing, allow_open_turn=allow_open or fixed.allow_open_turn):
+        if routing is None and not allow_open:
+            _keep_turns_whole(channel, model, args, kwargs)
+        with use_routing(model, routing, allow_open_turn=allow_open):
             return type(model).generate(model, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
     finally:
-        channel.prompt_length = previous
+        channel.prompt = previous
+
+
+def _keep_turns_whole(channel: RoutingChannel, model: nn.Module, args: tuple, kwargs: dict) -> None:
+    """Enlarges `prefill_chunk_size` where a chunk would end inside a turn with media."""
+    config = kwargs.get("generation_config") or getattr(model, "generation_config", None)
+    size = kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)
+    if not size or channel.prompt is None:
+        return
+    adapters = [channel.configs[a] for a in channel.active_adapters()]
+    specs = [spec_of(model, c) for c in adapters if c.interaction != "none"]
+    cached = Forward.of(model, args, kwargs).cached_length
+    kwargs["prefill_chunk_size"] = chunk_size_for(channel.prompt, specs, size, cached)
 
 
 def _close(channel: RoutingChannel, module: nn.Module, *_: Any) -> None:
@@ -69,16 +96,17 @@ def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict)
     adapters = channel.active_adapters()
     if not adapters:
         return args, kwargs
-    forward = guards.Forward.of(module, args, kwargs)
+    forward = Forward.of(module, args, kwargs)
     if channel.fixed is not None:
         allow_open = allow_open or channel.fixed.allow_open_turn
         if routing is None and channel.fixed.routing is not None:
             routing = _columns(channel.fixed.routing, forward)
     if routing is not None:
         _check_fits(routing, forward)
-    current = {a: _routing_for(channel, module, a, routing, forward) for a in adapters}
+    prompt = _prompt_of(channel, routing, forward)
+    current = {a: _routing_for(channel, module, a, routing or prompt, forward) for a in adapters}
     if not torch.compiler.is_compiling():
-        guards.check(channel, current, forward, allow_open)
+        guards.check(channel, current, forward, prompt, allow_open)
     kwargs = _ignore_supervised(channel, current, forward, kwargs)
     if module.training and torch.is_grad_enabled():
         channel.bind_checkpoints()
@@ -108,12 +136,19 @@ def _check_one_order(channel: RoutingChannel) -> None:
         )
 
 
+def _prompt_of(channel: RoutingChannel, explicit: Routing | None, forward: Forward) -> Prompt | None:
+    """The prompt that `forward` continues; None outside `generate`, and in a compiled step: it would read the cache."""
+    if explicit is not None or channel.prompt is None or torch.compiler.is_compiling():
+        return None
+    return channel.prompt if channel.prompt.holds(forward) else None
+
+
 def _routing_for(
-    channel: RoutingChannel, module: nn.Module, adapter: str, explicit: Routing | None, forward: guards.Forward
+    channel: RoutingChannel, module: nn.Module, adapter: str, known: Routing | Prompt | None, forward: Forward
 ) -> Routing:
     config = channel.configs[adapter]
-    if explicit is not None:
-        return explicit.renamed(config.modalities)
+    if isinstance(known, Routing):
+        return known.renamed(config.modalities)
     if forward.input_ids is None:
         raise ValueError(
             "MokA found no `input_ids` to route by. Pass routing=Routing(...) to the forward, or wrap the call in "
@@ -126,7 +161,10 @@ def _routing_for(
             "cannot tell instruction from answer. Pass routing=Routing(...), or moka_modality and "
             "moka_turn from the collator."
         )
-    routing = route(forward.input_ids, spec, forward.attention_mask, prompt_length=channel.prompt_length)
+    if known is not None:
+        return known.columns(spec, forward).renamed(config.modalities)
+    length = channel.prompt.length if channel.prompt is not None else None
+    routing = route(forward.input_ids, spec, forward.attention_mask, prompt_length=length)
     return routing.renamed(config.modalities)
 
 
@@ -165,7 +203,7 @@ def _processor_of(model: nn.Module) -> Any:
         raise ValueError(f"MokA has no routing spec, and no processor could be loaded from {name!r}. {hint}") from error
 
 
-def _columns(routing: Routing, forward: guards.Forward) -> Routing:
+def _columns(routing: Routing, forward: Forward) -> Routing:
     """The rows and columns of a fixed routing that this forward covers."""
     batch, length = forward.shape
     rows, width = routing.shape
@@ -189,7 +227,7 @@ def _columns(routing: Routing, forward: guards.Forward) -> Routing:
     return Routing(fit(routing.modality), fit(routing.turn), routing.modalities)
 
 
-def _check_fits(routing: Routing, forward: guards.Forward) -> None:
+def _check_fits(routing: Routing, forward: Forward) -> None:
     if forward.shape and routing.shape != forward.shape:
         raise ValueError(
             f"`routing` describes {list(routing.shape)} tokens, but the input has {list(forward.shape)} "
@@ -197,16 +235,10 @@ def _check_fits(routing: Routing, forward: guards.Forward) -> None:
         )
 
 
-def _ignore_supervised(
-    channel: RoutingChannel, current: dict[str, Routing], forward: guards.Forward, kwargs: dict
-) -> dict:
+def _ignore_supervised(channel: RoutingChannel, current: dict[str, Routing], forward: Forward, kwargs: dict) -> dict:
     labels = forward.labels
     for adapter, routing in current.items():
         config = channel.configs[adapter]
         if labels is not None and config.interaction != "none" and config.supervised_instruction == "ignore":
             labels = guards.without_supervised_instruction(labels, routing)
     return kwargs if labels is forward.labels else {**kwargs, "labels": labels}
-
-
-def _is_ids(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 2 and not value.is_floating_point()

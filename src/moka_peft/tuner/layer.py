@@ -15,6 +15,7 @@ from moka_peft.routing import Routing
 from moka_peft.routing.plan import has_media
 
 from .channel import RoutingChannel
+from .quantized import dense_weight, is_quantized, restore_weight, round_weight, stored_weight
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,23 @@ class DeltaOptions:
         return {name: getattr(self, name) for name in names}
 
 
+def _as_rows(x: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
+    """x as [B, S, I]: some layers flatten batch and sequence ([B S, I]), some stack streams ([N, B, S, I])."""
+    batch, length = routing.shape
+    if x.dim() == 2 and x.shape[0] == batch * length:
+        return x.unflatten(0, (batch, length)), routing
+    if x.dim() > 3 and x.shape[-3:-1] == routing.shape:
+        rows = x.flatten(0, -3)
+        return rows, routing.repeated(rows.shape[0] // batch)
+    return x, routing
+
+
 class MokaLinear(nn.Module, BaseTunerLayer):
     """base(x) + delta(x, A's, B, routing), for any number of adapters.
 
     Parameters, per adapter: `moka_A_<modality>.<adapter>.weight` [r, I] and `moka_B.<adapter>.weight` [O, r].
-    x is [B, S, I]; the routing comes from the model's channel, set by its forward hook. Raises RuntimeError where
-    there is none.
+    x is [B, S, I], [B S, I] or [N, B, S, I]; the routing comes from the model's channel, set by its forward hook.
+    Raises RuntimeError where there is none.
     """
 
     def __init__(self, base_layer: nn.Linear, channel: RoutingChannel, name: str) -> None:
@@ -56,6 +68,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         self.scaling: dict[str, float] = {}
         self.options: dict[str, DeltaOptions] = {}
         self.merged_adapters: list[str] = []
+        self.unmerged_weight: dict[str, Any] | None = None  # a quantized base's, while merged
 
     def update_layer(
         self,
@@ -103,12 +116,12 @@ class MokaLinear(nn.Module, BaseTunerLayer):
     def _weight(self, container: str, adapter: str) -> Tensor:
         return getattr(self, container)[adapter].weight
 
-    def stacked_A(self, adapter: str) -> Tensor:
-        """A [M, r, I] in the order of the adapter's modalities."""
-        return torch.stack([self._weight(f"moka_A_{m}", adapter) for m in self.options[adapter].modalities])
+    def stacked_A(self, adapter: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A [M, r, I] in the order of the adapter's modalities, as stored or in `dtype`."""
+        return torch.stack([self._weight(f"moka_A_{m}", adapter).to(dtype) for m in self.options[adapter].modalities])
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """[B, S, O] from [B, S, I]."""
+        """[..., O] from [..., I]."""
         if self.disable_adapters:
             if self.merged:
                 self.unmerge()
@@ -125,30 +138,61 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         return [a for a in self.active_adapters if a in self.moka_B and a not in self.merged_adapters]
 
     def _delta(self, adapter: str, x: Tensor, routing: Routing) -> Tensor:
-        """The adapter's part of the output; of a merged adapter only what the folded weight does not hold."""
-        A, B = self.stacked_A(adapter), self._weight("moka_B", adapter)
-        x = self.moka_dropout[adapter](self._cast_input_dtype(x, A.dtype))
-        compute = moka_residual if adapter in self.merged_adapters else moka_delta
-        return compute(x, A, B, routing, scaling=self.scaling[adapter], **self.options[adapter].for_delta())
+        """The adapter's part of the output; of a merged adapter only what the folded weight does not hold.
 
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Folds s B A_text into the base weight. Raises ValueError on a quantized base, or on NaN with `safe_merge`."""
-        for adapter in check_adapters_to_merge(self, adapter_names):
-            if adapter not in self.moka_B:
-                continue
-            weight = self._base_weight_for_merge()
-            merged = weight + self.text_update(adapter).to(weight.dtype)
-            if safe_merge and not torch.isfinite(merged).all():
-                raise ValueError(f"`merge_adapter`: adapter {adapter!r} makes the weight of {self.name!r} non-finite.")
+        The weights take x's dtype, not x theirs: a wider copy of every layer's input would be kept for the backward.
+        """
+        A, B = self.stacked_A(adapter, x.dtype), self._weight("moka_B", adapter).to(x.dtype)
+        rows, routing = _as_rows(x, routing)
+        compute = moka_residual if adapter in self.merged_adapters else moka_delta
+        delta = compute(
+            self.moka_dropout[adapter](rows),
+            A,
+            B,
+            routing,
+            scaling=self.scaling[adapter],
+            **self.options[adapter].for_delta(),
+        )
+        return delta.view(*x.shape[:-1], -1)
+
+    def merge(
+        self, safe_merge: bool = False, adapter_names: list[str] | None = None, *, allow_rounding: bool = False
+    ) -> None:
+        """Folds s B A_text into the base weight.
+
+        Raises ValueError on a quantized base unless `allow_rounding`, and on a non-finite result with `safe_merge`.
+        """
+        adapters = [a for a in check_adapters_to_merge(self, adapter_names) if a in self.moka_B]
+        if not adapters:
+            return
+        base: Any = self.get_base_layer()
+        rounded = is_quantized(base)
+        if rounded and not allow_rounding:
+            raise ValueError(
+                f"`merge_adapter`: the base of {self.name!r} is quantized ({type(base).__name__}); folding the text "
+                "path into it rounds it to that precision. Use the adapter unmerged, or merge_adapter(safe=False)."
+            )
+        weight = dense_weight(base) if rounded else base.weight.data
+        merged = weight + sum(self.text_update(a).to(weight.dtype) for a in adapters)
+        if safe_merge and not torch.isfinite(merged).all():
+            raise ValueError(f"`merge_adapter`: adapters {adapters} make the weight of {self.name!r} non-finite.")
+        if not rounded:
             weight.copy_(merged)
-            self.merged_adapters.append(adapter)
+        else:
+            self.unmerged_weight = self.unmerged_weight or stored_weight(base)
+            round_weight(base, merged)
+        self.merged_adapters += adapters
 
     def unmerge(self) -> None:
-        """Takes every merged adapter out of the base weight again."""
+        """Takes every merged adapter out of the base weight again; a quantized weight comes back bit for bit."""
+        base: Any = self.get_base_layer()
+        if self.unmerged_weight is not None:
+            restore_weight(base, self.unmerged_weight)
+            self.unmerged_weight = None
+            self.merged_adapters.clear()
         while self.merged_adapters:
-            adapter = self.merged_adapters.pop()
-            weight = self._base_weight_for_merge()
-            weight.sub_(self.text_update(adapter).to(weight.dtype))
+            weight = base.weight.data
+            weight.sub_(self.text_update(self.merged_adapters.pop()).to(weight.dtype))
 
     def text_update(self, adapter: str) -> Tensor:
         """s B A_text [O, I], the text path as an ordinary low-rank update."""
@@ -159,15 +203,6 @@ class MokaLinear(nn.Module, BaseTunerLayer):
     def get_delta_weight(self, adapter: str) -> Tensor:
         """PEFT's name for the update of the text path; media tokens get another one, see the class."""
         return self.text_update(adapter)
-
-    def _base_weight_for_merge(self) -> Tensor:
-        base = self.get_base_layer()
-        if type(base) is not nn.Linear or not base.weight.is_floating_point():
-            raise ValueError(
-                f"`merge_adapter`: the base of {self.name!r} is quantized ({type(base).__name__}); folding the text "
-                "path into it would round it away. Use the adapter unmerged."
-            )
-        return base.weight.data
 
     def extra_repr(self) -> str:
         parts = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists, onload_layer
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
@@ -109,6 +109,19 @@ class MokaModel(BaseTuner):
         model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
         hook.uninstall(model)
         return model
+
+    def merge_adapter(
+        self, adapter_names: list[str] | None = None, safe_merge: bool = False, *, safe: bool = True
+    ) -> None:
+        """As PEFT's: folds the text path into the base weights.
+
+        `safe` False: into a quantized base too (bitsandbytes 8-bit and 4-bit, torchao int8), rounded to its precision;
+        `unmerge_adapter` puts the stored weights back bit for bit. Raises ValueError on such a base otherwise.
+        """
+        self._check_merge_allowed()
+        for layer in (m for m in self.model.modules() if isinstance(m, MokaLinear)):
+            with onload_layer(layer):
+                layer.merge(safe_merge, adapter_names, allow_rounding=not safe)
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
         """As PEFT's, where that loses nothing: interaction "none" and equal A for all modalities.

@@ -1,0 +1,78 @@
+"""Forward: the arguments of one call of a model, as the routing and its checks read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What the checks and the routing need to know of one call of the model.
+
+    `shape` (batch, sequence); () where the input tells neither. `cached_length`: positions already in the cache.
+    `fills_cache`: whether this forward writes a cache that later forwards read.
+    """
+
+    shape: tuple[int, ...]
+    input_ids: Tensor | None
+    attention_mask: Tensor | None
+    labels: Tensor | None
+    cached_length: int
+    fills_cache: bool
+    is_training: bool
+
+    @classmethod
+    def of(cls, module: nn.Module, args: tuple, kwargs: dict) -> Forward:
+        """Reads the arguments of `module`'s forward."""
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        ids = kwargs.get("input_ids")
+        if ids is None and first is not None and not first.is_floating_point() and first.dim() == 2:
+            ids = first
+        embeds = kwargs.get("inputs_embeds", first if first is not None and first.is_floating_point() else None)
+        shaped = ids if ids is not None else embeds
+        cache = kwargs.get("past_key_values")
+        cached_length = _cached_length(cache)
+        return cls(
+            shape=() if shaped is None or shaped.dim() < 2 else tuple(shaped.shape[:2]),
+            input_ids=ids,
+            attention_mask=_padding_mask(kwargs.get("attention_mask"), ids, cached_length),
+            labels=kwargs.get("labels"),
+            cached_length=cached_length,
+            fills_cache=_fills_cache(module, kwargs, cache),
+            is_training=module.training and torch.is_grad_enabled(),
+        )
+
+
+def _padding_mask(mask: Any, ids: Tensor | None, start: int) -> Tensor | None:
+    """The 2-D padding mask; of a prepared mask [B, 1, S, >= start + S] (or a dict of them) who may see itself."""
+    if isinstance(mask, dict):
+        mask = next((m for m in mask.values() if m is not None), None)
+    if mask is None or ids is None or (isinstance(mask, Tensor) and mask.dim() == 2):
+        return mask
+    length = ids.shape[1]
+    if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[2] != length or mask.shape[3] < start + length:
+        got = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"`attention_mask`: MokA cannot read padding from {got}. Pass the 2-D mask [batch, sequence], or "
+            "routing=Routing(...) together with this one."
+        )
+    itself = mask[:, 0, :, start : start + length].diagonal(dim1=-2, dim2=-1)
+    return (itself if itself.dtype == torch.bool else itself >= 0).expand(ids.shape[0], -1)
+
+
+def _cached_length(cache: Any) -> int:
+    if cache is None:
+        return 0
+    return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else int(cache[0][0].shape[-2])
+
+
+def _fills_cache(module: nn.Module, kwargs: dict, cache: Any) -> bool:
+    if cache is not None or kwargs.get("use_cache"):
+        return True
+    default = getattr(getattr(module, "config", None), "use_cache", False)
+    wanted = default if kwargs.get("use_cache") is None else False
+    return bool(wanted) and not module.training and kwargs.get("labels") is None
