@@ -105,3 +105,74 @@ def test_gaussian_and_random_initialisation():
     assert not torch.equal(layer.moka_A_text["default"].weight, layer.moka_A_visual["default"].weight)
     layer = get_peft_model(one_linear(), MokaConfig(init_lora_weights=False, **options)).base_model.model[0]
     assert (layer.moka_B["default"].weight != 0).any()
+
+
+def saved_bytes(model, ids, dtype):
+    """Bytes of activations in `dtype` that a training forward keeps for its backward."""
+    sizes = {}
+
+    def keep(tensor):
+        if tensor.dtype == dtype and tensor.dim() >= 2:
+            sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(ids).logits.sum()
+    return sum(sizes.values())
+
+
+def test_no_wider_copy_of_the_input_is_kept(adapted, tiny_lm, chat):
+    """PEFT's LoRA casts x to the adapter's float32 and keeps that copy in every layer."""
+    ids = chat("vvxyzq" * 4, "pp" * 8)
+    base = tiny_lm().to(torch.bfloat16).train()
+    narrow = saved_bytes(base, ids, torch.float32)
+    lora = saved_bytes(get_peft_model(tiny_lm().to(torch.bfloat16), LoraConfig(r=3)).train(), ids, torch.float32)
+    model = adapted(base=tiny_lm().to(torch.bfloat16)).train()
+    assert {p.dtype for n, p in model.named_parameters() if "moka_" in n} == {torch.float32}
+    input_in_float32 = ids.shape[1] * 32 * 4  # one hidden state of 32 dimensions
+    kept = saved_bytes(model, ids, torch.float32) - narrow
+    assert kept < lora - narrow and kept < 8 * input_in_float32  # rank-sized tensors of 14 layers
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("adapter_dtype", [torch.float32, None])
+def test_half_precision_is_near_float64(adapted, tiny_lm, chat, dtype, adapter_dtype):
+    """With float32 or equally narrow weights: 2.3 times the error of computing in float32 and rounding the result."""
+    layer = adapted().base_model.model.model.layers[0].mlp.up_proj
+    x = torch.randn(1, 40, 32).to(dtype)
+    modality = torch.tensor([[0, 1, 1, 2, 0, 0, 0, 2] * 5])
+    routing = Routing(modality, (modality >= 0).long())
+    exact = delta_of(layer.double(), x.double(), routing)
+    layer.float()
+    floor = (delta_of(layer, x.float(), routing).to(dtype).double() - exact).norm()
+    for name, parameter in layer.named_parameters():
+        if "moka_" in name:
+            parameter.data = parameter.data.to(adapter_dtype or dtype)
+    assert (delta_of(layer, x, routing).double() - exact).norm() < 3 * floor
+
+
+def delta_of(layer, x, routing):
+    return layer._delta("default", x, routing)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_trains_where_media_have_no_instruction(adapted, chat, dtype):
+    model = adapted().train()
+    with torch.autocast("cpu", dtype):
+        loss = model(chat("vv", "pp", "vvxy", "p")).logits.float().square().mean()
+    loss.backward()
+    gradients = [p.grad for n, p in model.named_parameters() if "moka_" in n]
+    assert all(torch.isfinite(g).all() for g in gradients) and any(g.abs().max() > 0 for g in gradients)
+
+
+def test_flattened_and_stacked_inputs(adapted):
+    """[B S, I] as expert layers see it, and [N, B, S, I] as layers with several residual streams do."""
+    layer = adapted().base_model.model.model.layers[0].mlp.up_proj
+    modality = torch.tensor([[0, 1, 0, 2], [1, 0, 0, -1]])
+    routing = Routing(modality, (modality >= 0).long())
+    x = torch.randn(3, 2, 4, 32)
+    rows = torch.stack([delta_of(layer, stream, routing) for stream in x])
+    torch.testing.assert_close(delta_of(layer, x, routing), rows)
+    torch.testing.assert_close(delta_of(layer, x[0].flatten(0, 1), routing), rows[0].flatten(0, 1))
+    with pytest.raises(ValueError, match=r"`x`: expected \[batch, sequence, in_features\]"):
+        delta_of(layer, x[0].flatten(0, 1)[:5], routing)
