@@ -1,0 +1,62 @@
+"""torch.compile of an adapted model: one graph, the routing read inside it, the same numbers."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def ids(chat):
+    return torch.cat([chat("vvxyz", "pp"), chat("xavwq", "mm")])
+
+
+def compiled(model):
+    return torch.compile(model, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.parametrize("interaction", ["cross_attention", "text_query"])
+def test_eval_forward(adapted, ids, interaction):
+    model = adapted(interaction=interaction).double()
+    with torch.no_grad():
+        expected, got = model(ids).logits, compiled(model)(ids).logits
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_training_forward_and_backward(adapted, ids):
+    model = adapted().double().train()
+    mask = torch.ones_like(ids)
+    gradients = []
+    for run in (model, compiled(model)):
+        model.zero_grad()
+        run(input_ids=ids, attention_mask=mask).logits.square().mean().backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_other_layouts_of_the_same_shape_do_not_recompile(adapted, chat):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter, model = CompileCounterWithBackend("eager"), adapted().double()
+    run = torch.compile(model, fullgraph=True, backend=counter)
+    with torch.no_grad():
+        for turn in ("vvxyz", "xavwq", "aaaaq"):
+            torch.testing.assert_close(run(chat(turn)).logits, model(chat(turn)).logits, rtol=1e-10, atol=1e-12)
+    assert counter.frame_count == 1
+
+
+def test_static_cache_with_compiled_steps(adapted, ids):
+    from transformers import CompileConfig
+
+    model, options = adapted(), {"max_new_tokens": 5, "do_sample": False, "cache_implementation": "static"}
+    config = CompileConfig(backend="eager")
+    config._compile_all_devices = True
+    expected = model.generate(ids, max_new_tokens=5, do_sample=False)
+    assert torch.equal(model.generate(ids, compile_config=config, **options), expected)
