@@ -9,11 +9,10 @@ from typing import Any
 from .delimiters import find_delimiters
 from .derivation import check_spec, derive_spec
 from .expansion import image_expansion, with_siblings
+from .placeholders import KNOWN_KINDS, media_token_ids, placeholders_by_modality, token_ids
 from .rendering import render_conversations
 from .spec import RoutingSpec
 
-VISUAL = ("image", "video", "vision", "visual")
-KNOWN_KINDS = (*VISUAL, "audio", "speech")
 PARTS = ("image", "video", "audio")  # kinds of content part that chat templates know
 MARKER = re.compile(rf"({'|'.join(KNOWN_KINDS)})_(start|end|begin|bos|eos|break|newline)|(bo|eo)[iav]")
 BY_HAND = (
@@ -55,21 +54,9 @@ def media_tokens(config: Any, processor: Any) -> dict[str, int]:
     """Kind of media -> id of its placeholder; an unknown kind counts where config and processor both have it."""
     return {
         kind: token
-        for kind, token in _token_ids(config).items()
-        if kind in KNOWN_KINDS or (hasattr(config, f"{kind}_config") and hasattr(processor, f"{kind}_token"))
+        for kind, token in media_token_ids(config).items()
+        if kind in KNOWN_KINDS or hasattr(processor, f"{kind}_token")
     }
-
-
-def _token_ids(config: Any) -> dict[str, int]:
-    """Every `<name>_token_id` or `<name>_token_index` that is set, by name; the config's before its encoders'."""
-    found: dict[str, int] = {}
-    for owner in (config, *(getattr(config, f"{kind}_config", None) for kind in KNOWN_KINDS)):
-        attributes = [*getattr(owner, "__dict__", ()), *(getattr(owner, "attribute_map", None) or {})]
-        for match in filter(None, (re.fullmatch(r"(\w+)_token_(?:id|index)", name) for name in attributes)):
-            value = getattr(owner, match[0], None)
-            if isinstance(value, int):
-                found.setdefault(match[1], value)
-    return found
 
 
 def _is_written(token: int, tokenizer: Any) -> bool:
@@ -78,7 +65,7 @@ def _is_written(token: int, tokenizer: Any) -> bool:
 
 
 def _markers(config: Any) -> list[int]:
-    return [token for name, token in _token_ids(config).items() if MARKER.fullmatch(name)]
+    return [token for name, token in token_ids(config).items() if MARKER.fullmatch(name)]
 
 
 def _fast_tokenizer(processor: Any, template: str) -> Any:
@@ -103,7 +90,7 @@ def _probe(processor: Any, tokenizer: Any, media: dict[str, int], markers: list[
     special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
     delimiters = find_delimiters(renderings, special.values(), ends)
-    spec = derive_spec(renderings, delimiters, _by_modality(media), special)
+    spec = derive_spec(renderings, delimiters, placeholders_by_modality(media), special)
     found = {item for item in spec.skip if isinstance(item, int)}
     if not any({*media.values(), *found} & set(rendering.ids) for rendering in renderings):
         raise ValueError(f"it writes nothing for media: expected {' or '.join(texts.values())} in the text")
@@ -111,12 +98,3 @@ def _probe(processor: Any, tokenizer: Any, media: dict[str, int], markers: list[
     spec = replace(spec, skip=(*around, *(item for item in spec.skip if not isinstance(item, int))))
     check_spec(spec, renderings, delimiters, special)
     return spec
-
-
-def _by_modality(media: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """Modality -> placeholder ids: visual, audio, then the others by name."""
-    grouped: dict[str, list[int]] = {}
-    for kind, token in media.items():
-        grouped.setdefault("visual" if kind in VISUAL else kind, []).append(token)
-    order = sorted(grouped, key=lambda name: (name != "visual", name != "audio", name))
-    return {name: tuple(dict.fromkeys(grouped[name])) for name in order}

@@ -136,6 +136,14 @@ class Routing:
             self._derived[key] = Routing.unchecked(*tensors, self.modalities, open_turn)
         return self._derived[key]
 
+    def last(self, columns: int) -> Routing:
+        """The last `columns` columns of every row."""
+        key = ("last", columns)
+        if key not in self._derived:
+            kept = (self.modality[:, -columns:], self.turn[:, -columns:])
+            self._derived[key] = Routing.unchecked(*kept, self.modalities, self.open_turn)
+        return self._derived[key]
+
     def _with(self, modality: Tensor, turn: Tensor, modalities: tuple[str, ...] | None = None) -> Routing:
         return Routing.unchecked(modality, turn, modalities or self.modalities, self.open_turn)
 

@@ -16,6 +16,7 @@ from moka_peft.routing.plan import has_media
 
 from .channel import RoutingChannel
 from .quantized import dense_weight, is_quantized, restore_weight, round_weight, stored_weight
+from .rows import as_rows
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,12 @@ class DeltaOptions:
         return {name: getattr(self, name) for name in names}
 
 
-def _as_rows(x: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
-    """x as [B, S, I]: some layers flatten batch and sequence ([B S, I]), some stack streams ([N, B, S, I])."""
-    batch, length = routing.shape
-    if x.dim() == 2 and x.shape[0] == batch * length:
-        return x.unflatten(0, (batch, length)), routing
-    if x.dim() > 3 and x.shape[-3:-1] == routing.shape:
-        rows = x.flatten(0, -3)
-        return rows, routing.repeated(rows.shape[0] // batch)
-    return x, routing
-
-
 class MokaLinear(nn.Module, BaseTunerLayer):
     """base(x) + delta(x, A's, B, routing), for any number of adapters.
 
     Parameters, per adapter: `moka_A_<modality>.<adapter>.weight` [r, I] and `moka_B.<adapter>.weight` [O, r].
-    x is [B, S, I], [B S, I] or [N, B, S, I]; the routing comes from the model's channel, set by its forward hook.
-    Raises RuntimeError where there is none.
+    x is [B, S, I] or what `rows.as_rows` brings to that; the routing comes from the model's channel, set by its
+    forward hook. Raises RuntimeError where there is none.
     """
 
     def __init__(self, base_layer: nn.Linear, channel: RoutingChannel, name: str) -> None:
@@ -143,7 +133,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         The weights take x's dtype, not x theirs: a wider copy of every layer's input would be kept for the backward.
         """
         A, B = self.stacked_A(adapter, x.dtype), self._weight("moka_B", adapter).to(x.dtype)
-        rows, routing = _as_rows(x, routing)
+        rows, routing = as_rows(x, routing, self.options[adapter].interaction)
         compute = moka_residual if adapter in self.merged_adapters else moka_delta
         delta = compute(
             self.moka_dropout[adapter](rows),

@@ -9,6 +9,8 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_mod
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
+from moka_peft.routing.placeholders import check_has_media_tokens
+
 from . import hook
 from .channel import ATTRIBUTE, RoutingChannel
 from .config import MokaConfig
@@ -32,6 +34,7 @@ class MokaModel(BaseTuner):
         self.register_load_state_dict_pre_hook(_check_loaded_weights)
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> Any:
+        check_has_media_tokens(getattr(self.model, "config", None))
         if peft_config.modalities is None:
             peft_config.modalities = placeholder_modalities(getattr(self.model, "config", None))
         self._adaptable = find_adaptable(self.model, peft_config)

@@ -14,9 +14,7 @@ def is_quantized(base: Any) -> bool:
     """Whether the weight of `base` is stored as something else than the floats it stands for."""
     weight = base.weight.data
     return (
-        type(base) is not nn.Linear
-        or not weight.is_floating_point()
-        or type(weight).__module__.startswith("torchao")
+        type(base) is not nn.Linear or not weight.is_floating_point() or type(weight).__module__.startswith("torchao")
     )
 
 

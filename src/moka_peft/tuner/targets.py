@@ -9,12 +9,13 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from moka_peft.routing.placeholders import media_token_ids, placeholders_by_modality
+
 # Small Linears inside decoder layers that steer rather than project: not adapted by default.
+INNER_MODELS = ("thinker",)  # the full Qwen Omni models: their own get_decoder is not the text decoder's
 STEERING = frozenset(
     "router gate shared_expert_gate altup laurel modality_router per_layer_input_gate per_layer_projection".split()
 )
-MODALITY_OF_PLACEHOLDER = {"image": "visual", "video": "visual"}  # every other name stands for itself
-NOT_MEDIA = frozenset("bos eos pad unk sep cls mask decoder_start forced_bos forced_eos begin_suppress".split())
 
 
 def find_adaptable(model: nn.Module, config: Any) -> set[str]:
@@ -39,11 +40,7 @@ def placeholder_modalities(config: Any) -> tuple[str, ...]:
 
     Raises ValueError where there is none.
     """
-    found: list[str] = []
-    for name in ("image", "video", "audio", *_other_placeholders(config)):
-        modality = MODALITY_OF_PLACEHOLDER.get(name, name)
-        if isinstance(getattr(config, f"{name}_token_id", None), int) and modality not in found:
-            found.append(modality)
+    found = placeholders_by_modality({kind: token for kind, token in media_token_ids(config).items() if token >= 0})
     if not found:
         raise ValueError(
             "`modalities`: no placeholder token found on the model's config (image_token_id, audio_token_id, ...). "
@@ -52,26 +49,26 @@ def placeholder_modalities(config: Any) -> tuple[str, ...]:
     return ("text", *found)
 
 
-def _other_placeholders(config: Any) -> list[str]:
-    names = [re.fullmatch(r"(\w+?)_token_(?:id|index)", key) for key in getattr(config, "__dict__", {})]
-    plain = [match.group(1) for match in names if match]
-    return sorted(n for n in plain if n not in NOT_MEDIA and not n.endswith(("_start", "_end", "_bos", "_eos")))
-
-
 def _is_linear(module: nn.Module) -> bool:
     base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     return isinstance(base, nn.Linear)
 
 
-def _decoder_regions(model: nn.Module) -> list[str]:
+def _decoder_regions(model: Any) -> list[str]:
     """Name prefixes of the text decoder's layer stacks; [""] for a module that has no decoder to ask for."""
-    decoder = model.get_decoder() if callable(getattr(model, "get_decoder", None)) else None  # pyright: ignore
+    holder = next((child for name in INNER_MODELS if (child := getattr(model, name, None)) is not None), model)
+    decoder = holder.get_decoder() if callable(getattr(holder, "get_decoder", None)) else None
     prefix = next((name for name, module in model.named_modules() if module is decoder), None)
     if decoder is None or prefix is None:
         return [""]
-    stacks = [name for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)]
+    stacks = [name for name, child in decoder.named_children() if _is_stack(child)]
     start = f"{prefix}." if prefix else ""
     return [f"{start}{name}." for name in stacks] or [start]
+
+
+def _is_stack(module: nn.Module) -> bool:
+    """A list of layers; Gemma 3n also has lists of plain Linears beside its layers."""
+    return isinstance(module, nn.ModuleList) and not any(isinstance(child, nn.Linear) for child in module)
 
 
 def _check_entries(target_modules: Iterable[str] | str | None, linears: set[str], inside: set[str]) -> None:
