@@ -36,7 +36,7 @@ def instruction_loss_after_training(tiny_lm, spec, **options):
 
 def test_leak_shows_where_the_guard_is_off(tiny_lm, spec, monkeypatch):
     """The image attends to the word after it and hands it to the position that predicts it."""
-    monkeypatch.setattr("moka_peft.tuner.guards._check_supervised_instruction", lambda *_: None)
+    monkeypatch.setattr("moka_peft.tuner.guards.check_supervised_instruction", lambda *_: None)
     assert instruction_loss_after_training(tiny_lm, spec) < 0.1 * ENTROPY
 
 
@@ -107,3 +107,42 @@ def test_share_of_media_with_keys_is_logged(adapted, chat, caplog):
         model(torch.cat([chat("vvxyz", "p"), chat("vvv", "ppq")]))
     assert "2 of 5 media tokens have an instruction" in caplog.text
     assert media_with_keys(model) == {"default": 0.4}
+
+
+def cross_entropy(logits, labels):
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+@pytest.mark.parametrize("kept", [0, 9, torch.arange(9)], ids=["all", "last", "chosen"])
+def test_loss_computed_outside_the_model_raises_at_the_backward(adapted, chat, kept):
+    model, ids = adapted().train(), chat("vvxyz", "pp")
+    columns = kept if isinstance(kept, torch.Tensor) else slice(-kept, None)
+    loss = cross_entropy(model(ids, logits_to_keep=kept).logits, ids[:, columns])
+    with pytest.raises(ValueError, match="3 instruction tokens carry loss.*outside the model"):
+        loss.backward()
+
+
+def test_other_losses_on_all_positions_are_left_alone(adapted, chat):
+    model, ids = adapted().train(), torch.cat([chat("vvxyz", "pp"), chat("vvxyz", "mq")])
+    model(ids).logits.square().mean().backward()
+    answer = ids.masked_fill(torch.arange(ids.shape[1]) < 9, -100)
+    cross_entropy(model(ids).logits, answer).backward()
+    chosen, rejected = (cross_entropy(rows, ids[:1]) for rows in model(ids).logits.split(1))
+    (chosen - rejected).backward()
+    text_only = chat("xyz", "pp")
+    cross_entropy(model(text_only).logits, text_only).backward()
+    cross_entropy(adapted(interaction="none").train()(ids).logits, ids).backward()
+
+
+def test_ignore_takes_the_gradient_of_the_instruction_out(adapted, chat):
+    ids = chat("vvxyz", "pp")
+    read = (torch.arange(ids.shape[1]) >= 5) & (torch.arange(ids.shape[1]) < 8)
+    gradients = {}
+    for name, labels in {"all": ids, "masked": ids.masked_fill(read, -100)}.items():
+        model = adapted(supervised_instruction="ignore").train()
+        loss = cross_entropy(model(ids).logits, labels) * (labels[:, 1:] != -100).sum()
+        loss.backward()
+        gradients[name] = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert gradients["all"].keys() == gradients["masked"].keys()
+    for name, gradient in gradients["masked"].items():
+        torch.testing.assert_close(gradients["all"][name], gradient)

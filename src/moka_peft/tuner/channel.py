@@ -39,7 +39,7 @@ class RoutingChannel:
     `configs`: adapter name -> MokaConfig. `current`: adapter name -> the routing of the forward that is running.
     `owner`: the module whose forward opened the channel. `fixed`: set by `use_routing`. `prompt`: what `generate`
     continues while it runs. `checkpointed`: modules that may recompute adapted layers. `generators`: modules
-    whose `generate` is wrapped.
+    whose `generate` is wrapped. `watch`: of the running forward, what a loss computed from its output must not do.
     """
 
     configs: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +52,7 @@ class RoutingChannel:
     hooks: list[Any] = field(default_factory=list)
     generators: list[nn.Module] = field(default_factory=list)
     keys_seen: dict[str, KeyCount] = field(default_factory=dict)
+    watch: Any = None
 
     def read(self, adapter: str, layer: str, device: torch.device) -> Routing:
         """The running forward's routing for `adapter`, on `device`. Raises RuntimeError where there is none."""

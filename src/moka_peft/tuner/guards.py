@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import media_plan
 from moka_peft.routing.spans import count_media, sketch_row
 
 from .channel import KeyCount, RoutingChannel
 from .forward import Forward
 from .generation import Prompt
+from .supervision import check_supervised_instruction
 
 logger = logging.getLogger(__name__)
 FORWARDS_WITHOUT_KEYS = 8
@@ -35,7 +35,7 @@ def check(
                 prompt.check_whole_turns(config.routing, forward, config.interaction)
             _check_open_turns(routing, starts_midway=forward.cached_length > 0 and prompt is None)
         if forward.labels is not None and config.supervised_instruction == "raise":
-            _check_supervised_instruction(routing, forward.labels)
+            check_supervised_instruction(routing, forward.labels)
         if forward.is_training:
             count_keys(channel.keys_seen.setdefault(adapter, KeyCount()), routing)
 
@@ -53,32 +53,6 @@ def _check_open_turns(routing: Routing, *, starts_midway: bool) -> None:
             "complete in this forward, so the instruction they attend to is not known yet. Give the whole turn, "
             "up to where the answer starts (add_generation_prompt=True), in one forward; allow_open_turn=True leaves "
             "these media without an instruction."
-        )
-
-
-def supervised_instruction(labels: Tensor, routing: Routing) -> Tensor:
-    """[B, S] bool: instruction tokens of turns with media that carry loss."""
-    plan = media_plan(routing)
-    read = torch.zeros_like(routing.is_media).scatter(1, plan.key, plan.allowed.any(1))
-    return read & (labels != -100)
-
-
-def without_supervised_instruction(labels: Tensor, routing: Routing) -> Tensor:
-    """`labels` with -100 at the instruction of turns with media."""
-    if labels.shape != routing.shape:
-        return labels
-    return labels.masked_fill(supervised_instruction(labels, routing.to(labels.device)), -100)
-
-
-def _check_supervised_instruction(routing: Routing, labels: Tensor) -> None:
-    if labels.shape != routing.shape:
-        return
-    count = int(supervised_instruction(labels, routing.to(labels.device)).sum())
-    if count:
-        raise ValueError(
-            f"{count} instruction tokens carry loss (`labels` is not -100 there). Media before them attend to them and "
-            "would hand them to the positions that predict them: the loss would fall without learning. Use "
-            "assistant-only or completion-only loss, or MokaConfig(supervised_instruction='ignore')."
         )
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from moka_peft.routing import Routing, RoutingSpec, route
 
-from . import guards
+from . import guards, supervision
 from .channel import ATTRIBUTE, FixedRouting, RoutingChannel, use_routing
 from .forward import Forward
 from .generation import Prompt, chunk_size_for
@@ -82,9 +82,12 @@ def _keep_turns_whole(channel: RoutingChannel, model: nn.Module, args: tuple, kw
     kwargs["prefill_chunk_size"] = chunk_size_for(channel.prompt, specs, size, cached)
 
 
-def _close(channel: RoutingChannel, module: nn.Module, *_: Any) -> None:
+def _close(channel: RoutingChannel, module: nn.Module, args: tuple, output: Any) -> None:
     if channel.owner is module:
         channel.current = channel.owner = None
+        watch, channel.watch = channel.watch, None
+        if watch is not None:
+            watch.attach(output)
 
 
 def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -107,6 +110,7 @@ def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict)
     current = {a: _routing_for(channel, module, a, routing or prompt, forward) for a in adapters}
     if not torch.compiler.is_compiling():
         guards.check(channel, current, forward, prompt, allow_open)
+        channel.watch = _watch(channel, current, forward, kwargs)
     kwargs = _ignore_supervised(channel, current, forward, kwargs)
     if module.training and torch.is_grad_enabled():
         channel.bind_checkpoints()
@@ -240,5 +244,15 @@ def _ignore_supervised(channel: RoutingChannel, current: dict[str, Routing], for
     for adapter, routing in current.items():
         config = channel.configs[adapter]
         if labels is not None and config.interaction != "none" and config.supervised_instruction == "ignore":
-            labels = guards.without_supervised_instruction(labels, routing)
+            labels = supervision.without_supervised_instruction(labels, routing)
     return kwargs if labels is forward.labels else {**kwargs, "labels": labels}
+
+
+def _watch(
+    channel: RoutingChannel, current: dict[str, Routing], forward: Forward, kwargs: dict
+) -> supervision.Watch | None:
+    """Where the loss is the caller's, only its gradient shows what it is on."""
+    if not forward.is_training or forward.labels is not None or forward.input_ids is None:
+        return None
+    kept = kwargs.get("logits_to_keep")
+    return supervision.Watch.of(channel, current, forward.input_ids, 0 if kept is None else kept)

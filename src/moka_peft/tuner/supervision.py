@@ -1,0 +1,115 @@
+"""Loss on the instruction that media read: found in `labels`, or in the gradient of a loss computed elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moka_peft.routing import Routing
+from moka_peft.routing.plan import has_media, media_plan
+
+from .channel import RoutingChannel
+
+
+def supervised_instruction(labels: Tensor, routing: Routing) -> Tensor:
+    """[B, S] bool: instruction tokens of turns with media that carry loss."""
+    return _read_instruction(routing) & (labels != -100)
+
+
+def without_supervised_instruction(labels: Tensor, routing: Routing) -> Tensor:
+    """`labels` with -100 at the instruction of turns with media."""
+    if labels.shape != routing.shape:
+        return labels
+    return labels.masked_fill(supervised_instruction(labels, routing.to(labels.device)), -100)
+
+
+def check_supervised_instruction(routing: Routing, labels: Tensor) -> None:
+    """Raises ValueError where an instruction token that media read has a label."""
+    if labels.shape != routing.shape:
+        return
+    count = int(supervised_instruction(labels, routing.to(labels.device)).sum())
+    if count:
+        raise ValueError(_message(count, "`labels` is not -100 there"))
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """What a loss computed outside the model must not do: make the instruction that media read likelier.
+
+    `positions`: "raise" or "ignore" -> [B, positions of the logits] bool, where the next token is such instruction.
+    `next_token`: its id at every position of the logits.
+    """
+
+    positions: Mapping[str, Tensor]
+    next_token: Tensor
+
+    @classmethod
+    def of(cls, channel: RoutingChannel, current: Mapping[str, Routing], ids: Tensor, logits_to_keep: Any) -> Watch:
+        """For a training forward on `ids` [B, S] without labels."""
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        positions: dict[str, Tensor] = {}
+        for adapter, routing in current.items():
+            config = channel.configs[adapter]
+            if config.interaction != "none" and has_media(routing):
+                read = _shifted(_read_instruction(routing))[:, kept]
+                policy = config.supervised_instruction
+                positions[policy] = positions[policy] | read if policy in positions else read
+        return cls(positions, _shifted(ids)[:, kept])
+
+    def attach(self, output: Any) -> None:
+        """Looks at the gradient of the logits when the backward pass gets there."""
+        logits = getattr(output, "logits", output[0] if isinstance(output, tuple) and output else None)
+        if not isinstance(logits, Tensor) or not logits.requires_grad or logits.shape[:2] != self.next_token.shape:
+            return
+        if self.positions:
+            logits.register_hook(self.check)
+
+    def check(self, gradient: Tensor) -> Tensor:
+        """The gradient of the logits [B, positions, vocabulary], without what is ignored. Raises ValueError."""
+        for policy, positions in self.positions.items():
+            positions = positions.to(gradient.device)
+            rows, tokens = gradient[positions], self.next_token.to(gradient.device)[positions]
+            count = _count_rewarded(rows, tokens)
+            if count and policy == "raise":
+                raise ValueError(_message(count, "the loss, computed outside the model, makes them likelier"))
+            if count:
+                gradient = gradient.masked_fill(positions.unsqueeze(-1), 0)
+        return gradient
+
+
+def _count_rewarded(rows: Tensor, tokens: Tensor) -> int:
+    """How many of these gradients [N, vocabulary] have a cross-entropy with `tokens` [N] in them; 0 unless all have.
+
+    Through a softmax a gradient sums to zero, and it is negative where the loss wants the token. Other losses of
+    all positions are left alone: of chosen and rejected answers, say, one makes the same instruction less likely.
+    """
+    size = rows.abs().float().sum(1)
+    carries = size.nan_to_num() > 0
+    tolerance = 4 * torch.finfo(rows.dtype).eps + 1e-5
+    through_softmax = rows.float().sum(1).abs() <= tolerance * size
+    wanted = rows.gather(1, tokens.unsqueeze(1)).squeeze(1) < 0
+    count, of_likelihood = torch.stack([carries.sum(), (carries & through_softmax & wanted).sum()]).tolist()
+    return count if count == of_likelihood else 0
+
+
+def _shifted(values: Tensor) -> Tensor:
+    """Every position's next value [B, S]; zero at the last."""
+    return torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+
+
+def _read_instruction(routing: Routing) -> Tensor:
+    """[B, S] bool: instruction tokens that media attend to."""
+    plan = media_plan(routing)
+    return torch.zeros_like(routing.is_media).scatter(1, plan.key, plan.allowed.any(1))
+
+
+def _message(count: int, where: str) -> str:
+    return (
+        f"{count} instruction tokens carry loss ({where}). Media before them attend to them and would hand them to "
+        "the positions that predict them: the loss would fall without learning. Use assistant-only or "
+        "completion-only loss, or MokaConfig(supervised_instruction='ignore')."
+    )
