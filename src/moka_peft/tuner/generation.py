@@ -24,7 +24,7 @@ class Prompt:
 
     ids: Tensor
     mask: Tensor | None
-    _routings: dict[int, tuple[RoutingSpec, Routing]] = field(default_factory=dict, repr=False)
+    _read: list[tuple[RoutingSpec, Routing]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, args: tuple, kwargs: dict) -> Prompt | None:
@@ -46,9 +46,11 @@ class Prompt:
 
     def routing(self, spec: RoutingSpec) -> Routing:
         """The routing of the whole prompt [B, S]."""
-        if id(spec) not in self._routings:
-            self._routings[id(spec)] = (spec, route(self.ids, spec, self.mask, prompt_length=self.length))
-        return self._routings[id(spec)][1]
+        routing = next((routing for other, routing in self._read if other == spec), None)
+        if routing is None:
+            routing = route(self.ids, spec, self.mask, prompt_length=self.length)
+            self._read.append((spec, routing))
+        return routing
 
     def columns(self, spec: RoutingSpec, forward: Forward) -> Routing:
         """The part that `forward` covers, rows repeated for beams; generated tokens are text of no turn."""

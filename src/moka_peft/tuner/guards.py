@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
-from torch import Tensor
-
 from moka_peft.routing import Routing
 from moka_peft.routing.spans import count_media, sketch_row
 

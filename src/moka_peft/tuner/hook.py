@@ -107,7 +107,7 @@ def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict)
     if routing is not None:
         _check_fits(routing, forward)
     prompt = _prompt_of(channel, routing, forward)
-    current = {a: _routing_for(channel, module, a, routing or prompt, forward) for a in adapters}
+    current = _routings(channel, module, adapters, routing or prompt, forward)
     if not torch.compiler.is_compiling():
         guards.check(channel, current, forward, prompt, allow_open)
         channel.watch = _watch(channel, current, forward, kwargs)
@@ -147,17 +147,38 @@ def _prompt_of(channel: RoutingChannel, explicit: Routing | None, forward: Forwa
     return channel.prompt if channel.prompt.holds(forward) else None
 
 
-def _routing_for(
-    channel: RoutingChannel, module: nn.Module, adapter: str, known: Routing | Prompt | None, forward: Forward
-) -> Routing:
-    config = channel.configs[adapter]
+def _routings(
+    channel: RoutingChannel, module: nn.Module, adapters: list[str], known: Routing | Prompt | None, forward: Forward
+) -> dict[str, Routing]:
+    """Every adapter's routing, in its own order of modalities; the input is read once per distinct spec."""
+    configs = {adapter: channel.configs[adapter] for adapter in adapters}
     if isinstance(known, Routing):
-        return known.renamed(config.modalities)
+        return {adapter: known.renamed(config.modalities) for adapter, config in configs.items()}
     if forward.input_ids is None:
         raise ValueError(
             "MokA found no `input_ids` to route by. Pass routing=Routing(...) to the forward, or wrap the call in "
             "use_routing(model, routing)."
         )
+    read: list[tuple[RoutingSpec, Routing]] = []
+    current = {}
+    for adapter, config in configs.items():
+        spec = _spec_for(module, config, forward)
+        routing = next((routing for other, routing in read if other == spec), None)
+        if routing is None:
+            routing = _read(channel, spec, known, forward)
+            read.append((spec, routing))
+        current[adapter] = routing.renamed(config.modalities)
+    return current
+
+
+def _read(channel: RoutingChannel, spec: RoutingSpec, prompt: Prompt | None, forward: Forward) -> Routing:
+    if prompt is not None:
+        return prompt.columns(spec, forward)
+    length = channel.prompt.length if channel.prompt is not None else None
+    return route(forward.input_ids, spec, forward.attention_mask, prompt_length=length)
+
+
+def _spec_for(module: nn.Module, config: Any, forward: Forward) -> RoutingSpec:
     spec = spec_of(module, config)
     if forward.labels is not None and not (spec.user_close or spec.answer_start):
         raise ValueError(
@@ -165,11 +186,7 @@ def _routing_for(
             "cannot tell instruction from answer. Pass routing=Routing(...), or moka_modality and "
             "moka_turn from the collator."
         )
-    if known is not None:
-        return known.columns(spec, forward).renamed(config.modalities)
-    length = channel.prompt.length if channel.prompt is not None else None
-    routing = route(forward.input_ids, spec, forward.attention_mask, prompt_length=length)
-    return routing.renamed(config.modalities)
+    return spec
 
 
 def spec_of(model: nn.Module, config: Any) -> RoutingSpec:
