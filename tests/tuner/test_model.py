@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, CLIPVisionConfig, LlamaConfig, Ll
 from moka_peft import MokaConfig, Routing
 from moka_peft.tuner.channel import ATTRIBUTE
 from moka_peft.tuner.layer import MokaLinear
+from moka_peft.tuner.targets import placeholder_modalities
 
 
 @pytest.fixture
@@ -225,6 +226,14 @@ def test_default_targets_are_the_text_decoder_only(llava):
     names = adapted_names(model)
     assert len(names) == 7 and all(".language_model.layers.0." in name for name in names)
     assert model.peft_config["default"].modalities == ("text", "visual")
+
+
+def test_default_modalities_are_media_and_no_other_token(llava):
+    """Qwen2.5-Omni's config has `user_token_id`, no medium, Qwen2.5-VL's `vision_token_id`, which is visual."""
+    config = llava.config
+    config.user_token_id, config.vision_token_id, config.audio_token_id = 7, 8, 9
+    config.thermal_token_id, config.thermal_config = 10, {}
+    assert placeholder_modalities(config) == ("text", "visual", "audio", "thermal")
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear", r".*language_model.*\.(q|v)_proj"])
