@@ -32,11 +32,19 @@ class FixedRouting:
     allow_open_turn: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class RunningForward:
+    """The forward that is running: adapter name -> its routing, and how many last columns give logits (0: all)."""
+
+    routings: dict[str, Routing]
+    logits_to_keep: int = 0
+
+
 @dataclass(eq=False)
 class RoutingChannel:
     """What one model's hook and adapted layers share.
 
-    `configs`: adapter name -> MokaConfig. `current`: adapter name -> the routing of the forward that is running.
+    `configs`: adapter name -> MokaConfig. `current`: the forward that is running.
     `owner`: the module whose forward opened the channel. `fixed`: set by `use_routing`. `prompt`: what `generate`
     continues while it runs. `checkpointed`: modules that may recompute adapted layers. `generators`: modules
     whose `generate` is wrapped. `watch`: of the running forward, what a loss computed from its output must not do.
@@ -45,7 +53,7 @@ class RoutingChannel:
     configs: dict[str, Any] = field(default_factory=dict)
     layers: list[Any] = field(default_factory=list)
     checkpointed: list[nn.Module] = field(default_factory=list)
-    current: dict[str, Routing] | None = None
+    current: RunningForward | None = None
     owner: nn.Module | None = None
     fixed: FixedRouting | None = None
     prompt: Prompt | None = None
@@ -56,13 +64,18 @@ class RoutingChannel:
 
     def read(self, adapter: str, layer: str, device: torch.device) -> Routing:
         """The running forward's routing for `adapter`, on `device`. Raises RuntimeError where there is none."""
-        if self.current is None or adapter not in self.current:
+        if self.current is None or adapter not in self.current.routings:
             raise RuntimeError(
                 f"layer {layer!r} ran outside a forward of the model that its MokA adapter belongs to, so it has no "
                 "routing. Call the model itself; or, for gradient checkpointing, enable it with "
                 "model.gradient_checkpointing_enable() so that the recomputation keeps its routing."
             )
-        return self.current[adapter].to(device)
+        return self.current.routings[adapter].to(device)
+
+    @property
+    def logits_to_keep(self) -> int:
+        """How many last columns of the running forward give logits; 0: all."""
+        return self.current.logits_to_keep if self.current is not None else 0
 
     def active_adapters(self) -> list[str]:
         """Adapters that the next forward will use: the active and the merged ones, none while disabled."""
@@ -73,7 +86,7 @@ class RoutingChannel:
         return []
 
     @contextmanager
-    def holding(self, current: dict[str, Routing]) -> Iterator[None]:
+    def holding(self, current: RunningForward) -> Iterator[None]:
         """`current` for the time of one (re)computation."""
         previous, self.current = self.current, current
         try:
@@ -110,7 +123,7 @@ class RoutedCheckpoint:
             return self.checkpoint(function, *args, **kwargs)
         return self.checkpoint(partial(self._run, self.channel.current, function), *args, **kwargs)
 
-    def _run(self, current: dict[str, Routing], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run(self, current: RunningForward, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self.channel.holding(current):
             return function(*args, **kwargs)
 

@@ -14,7 +14,8 @@ class Forward:
     """What the checks and the routing need to know of one call of the model.
 
     `shape` (batch, sequence); () where the input tells neither. `cached_length`: positions already in the cache.
-    `fills_cache`: whether this forward writes a cache that later forwards read.
+    `fills_cache`: whether this forward writes a cache that later forwards read. `logits_to_keep`: how many last
+    columns give logits, 0 for all or for a choice of columns.
     """
 
     shape: tuple[int, ...]
@@ -23,6 +24,7 @@ class Forward:
     labels: Tensor | None
     cached_length: int
     fills_cache: bool
+    logits_to_keep: int
     is_training: bool
 
     @classmethod
@@ -36,6 +38,7 @@ class Forward:
         shaped = ids if ids is not None else embeds
         cache = kwargs.get("past_key_values")
         cached_length = _cached_length(cache)
+        kept = kwargs.get("logits_to_keep")
         return cls(
             shape=() if shaped is None or shaped.dim() < 2 else tuple(shaped.shape[:2]),
             input_ids=ids,
@@ -43,6 +46,7 @@ class Forward:
             labels=kwargs.get("labels"),
             cached_length=cached_length,
             fills_cache=_fills_cache(module, kwargs, cache),
+            logits_to_keep=kept if isinstance(kept, int) else 0,
             is_training=module.training and torch.is_grad_enabled(),
         )
 

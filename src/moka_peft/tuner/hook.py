@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from moka_peft.routing import Routing, RoutingSpec, route
 
 from . import guards, supervision
-from .channel import ATTRIBUTE, FixedRouting, RoutingChannel, use_routing
+from .channel import ATTRIBUTE, FixedRouting, RoutingChannel, RunningForward, use_routing
 from .forward import Forward
 from .generation import Prompt, chunk_size_for
 
@@ -114,7 +114,7 @@ def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict)
     kwargs = _ignore_supervised(channel, current, forward, kwargs)
     if module.training and torch.is_grad_enabled():
         channel.bind_checkpoints()
-    channel.current, channel.owner = current, module
+    channel.current, channel.owner = RunningForward(current, forward.logits_to_keep), module
     return args, kwargs
 
 
@@ -154,7 +154,8 @@ def _routings(
     configs = {adapter: channel.configs[adapter] for adapter in adapters}
     if isinstance(known, Routing):
         return {adapter: known.renamed(config.modalities) for adapter, config in configs.items()}
-    if forward.input_ids is None:
+    ids = forward.input_ids
+    if ids is None:
         raise ValueError(
             "MokA found no `input_ids` to route by. Pass routing=Routing(...) to the forward, or wrap the call in "
             "use_routing(model, routing)."
@@ -165,17 +166,17 @@ def _routings(
         spec = _spec_for(module, config, forward)
         routing = next((routing for other, routing in read if other == spec), None)
         if routing is None:
-            routing = _read(channel, spec, known, forward)
+            routing = _read(channel, spec, known, ids, forward)
             read.append((spec, routing))
         current[adapter] = routing.renamed(config.modalities)
     return current
 
 
-def _read(channel: RoutingChannel, spec: RoutingSpec, prompt: Prompt | None, forward: Forward) -> Routing:
+def _read(channel: RoutingChannel, spec: RoutingSpec, prompt: Prompt | None, ids: Tensor, forward: Forward) -> Routing:
     if prompt is not None:
         return prompt.columns(spec, forward)
     length = channel.prompt.length if channel.prompt is not None else None
-    return route(forward.input_ids, spec, forward.attention_mask, prompt_length=length)
+    return route(ids, spec, forward.attention_mask, prompt_length=length)
 
 
 def _spec_for(module: nn.Module, config: Any, forward: Forward) -> RoutingSpec:
@@ -271,5 +272,5 @@ def _watch(
     """Where the loss is the caller's, only its gradient shows what it is on."""
     if not forward.is_training or forward.labels is not None or forward.input_ids is None:
         return None
-    kept = kwargs.get("logits_to_keep")
+    kept = kwargs.get("logits_to_keep")  # a tensor chooses positions
     return supervision.Watch.of(channel, current, forward.input_ids, 0 if kept is None else kept)

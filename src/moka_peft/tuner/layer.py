@@ -133,7 +133,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         The weights take x's dtype, not x theirs: a wider copy of every layer's input would be kept for the backward.
         """
         A, B = self.stacked_A(adapter, x.dtype), self._weight("moka_B", adapter).to(x.dtype)
-        rows, routing = as_rows(x, routing, self.options[adapter].interaction)
+        rows, routing = as_rows(x, routing, self.options[adapter].interaction, self.channel.logits_to_keep)
         compute = moka_residual if adapter in self.merged_adapters else moka_delta
         delta = compute(
             self.moka_dropout[adapter](rows),

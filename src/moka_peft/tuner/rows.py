@@ -7,7 +7,7 @@ from torch import Tensor, compiler
 from moka_peft.routing import Routing
 
 
-def as_rows(x: Tensor, routing: Routing, interaction: str) -> tuple[Tensor, Routing]:
+def as_rows(x: Tensor, routing: Routing, interaction: str, logits_to_keep: int = 0) -> tuple[Tensor, Routing]:
     """x as [N, S, I] and the routing of just those tokens.
 
     Layers may flatten batch and sequence ([B S, I]), stack residual streams ([N, B, S, I]), or get the last columns
@@ -20,7 +20,7 @@ def as_rows(x: Tensor, routing: Routing, interaction: str) -> tuple[Tensor, Rout
     if x.dim() > 3 and x.shape[-3:-1] == routing.shape:
         rows = x.flatten(0, -3)
         return rows, routing.repeated(rows.shape[0] // batch)
-    if x.dim() == 3 and x.shape[0] == batch and x.shape[1] < length:
+    if x.dim() == 3 and (x.shape[0], x.shape[1]) == (batch, logits_to_keep) and logits_to_keep < length:
         kept = routing.last(x.shape[1])
         _check_complete(kept, interaction)
         return x, kept
