@@ -16,6 +16,7 @@ IMAGE, IMAGE_START, IMAGE_END = 50, 51, 52
 VIDEO, VIDEO_START, VIDEO_END = 55, 56, 57
 AUDIO, AUDIO_START, AUDIO_END = 60, 61, 62
 TIME = 65  # a time stamp before a frame
+FIRST_TEXT, FIRST_MARK, LAST_MARK = 6, 46, 69  # text letters are 6 to 45; a model may generate 70 and more, too
 PLACEHOLDERS = {"visual": (IMAGE, VIDEO), "audio": (AUDIO,)}
 MEDIA_TYPES = {"i": 1, "v": 2, "a": 3}
 
@@ -28,6 +29,11 @@ class Item:
 
     tokens: tuple[int, ...]
     draw: Callable[[torch.Generator], Tensors]
+
+
+def normal(generator: torch.Generator, *shape: int) -> Tensor:
+    """Standard normal values."""
+    return torch.randn(*shape, generator=generator)
 
 
 def concatenate(rows: Sequence[Sequence[Tensors]]) -> Tensors:
@@ -44,7 +50,8 @@ class Family:
     `items`: letter ("i", "v", "a") -> the item it stands for. `type_ids`: the keyword of the token types, where the
     family's processor returns them by default; `types`: their numbers, 0 for text. `collate`: what turns the items of
     the rows into forward's keywords; it is not called without any item. `together`: whether one batch can hold
-    several kinds of media. `note`: where the family differs by design, with the size measured.
+    several kinds of media. `part`: the submodule that has the forward, where it is not the model. `note`: what is
+    peculiar to the family.
     """
 
     name: str
@@ -54,6 +61,7 @@ class Family:
     types: Mapping[str, int] = field(default_factory=lambda: MEDIA_TYPES)
     collate: Callable[[Sequence[Sequence[Tensors]]], Tensors] = concatenate
     together: bool = True
+    part: str = ""
     note: str = field(default="", compare=False)
 
     @property
@@ -113,7 +121,7 @@ class Family:
 
 def text_id(letter: str) -> int:
     """The token of a text letter: 6 to 45, one for each of a to z."""
-    return 6 + ord(letter) % 40
+    return FIRST_TEXT + ord(letter) % 40
 
 
 def _pad(rows: list[list[int]], value: int, side: str) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .weights import dead_parameters
+from .weights import NEVER_GENERATED, dead_parameters
 from .zoo import FAMILIES
 
 MATTERS, EQUAL = 1e-3, 1e-4  # logits are near 1; rounding between batch shapes stays near 1e-5
@@ -23,7 +23,7 @@ def model(family):
 def row_logits(family, model, rows, **options):
     """Logits [S, V] of each row, without padding."""
     inputs = family.inputs(rows, **options)
-    logits = model(**inputs).logits
+    logits = model.get_submodule(family.part)(**inputs).logits
     return [row[mask.bool()] for row, mask in zip(logits, inputs["attention_mask"], strict=True)]
 
 
@@ -56,5 +56,6 @@ def test_a_row_alone_equals_the_row_in_a_batch(family, model):
 def test_generates_from_a_left_padded_batch(family, model):
     rows = [f"x{letter}y" for letter in (family.media if family.together else family.media[0])]
     inputs = family.inputs([*rows, "qw", "xyz|pp|q"], padding_side="left")
-    tokens = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    tokens = model.get_submodule(family.part).generate(**inputs, max_new_tokens=3, do_sample=False)
     assert tokens.shape == (len(rows) + 2, inputs["input_ids"].shape[1] + 3)
+    assert not set(tokens[:, -3:].unique().tolist()) & set(NEVER_GENERATED)

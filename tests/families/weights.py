@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 
-from .layout import BOS, EOS, PAD
+from .layout import BOS, EOS, FIRST_MARK, FIRST_TEXT, LAST_MARK, PAD
 
 VOCABULARY = 256
 TEXT = dict(
@@ -24,19 +24,23 @@ TEXT = dict(
     eos_token_id=EOS,
 )
 TOWER = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+NEVER_GENERATED = [*range(FIRST_TEXT), *range(FIRST_MARK, LAST_MARK + 1)]
 MIXER_SCALES = ("A_log", "dt_bias")  # of linear attention: its decay, drawn by the model itself
 
 
 def builder(model_class: type[PreTrainedModel], configure: Callable[[], PreTrainedConfig]) -> Callable:
-    """A function that builds the seeded model in eval mode; it never ends a generation early."""
+    """A function that builds the seeded model in eval mode; it generates text alone and never ends early."""
 
     def build() -> PreTrainedModel:
         torch.manual_seed(0)
         model = model_class(configure()).eval()
         enliven(model)
-        for config in (model.config, model.config.get_text_config(), model.generation_config):
+        for config in (model.config, model.config.get_text_config()):
             config.pad_token_id = PAD
-        model.generation_config.eos_token_id = None
+        for module in model.modules():
+            if isinstance(module, GenerationMixin):
+                settings = module.generation_config
+                settings.pad_token_id, settings.eos_token_id, settings.suppress_tokens = PAD, None, NEVER_GENERATED
         return model
 
     return build

@@ -25,6 +25,16 @@ from .weights import TEXT, builder
 PATCH, FRAMES = 4, 2  # a patch is 4 by 4 pixels of two frames; 2 by 2 patches make one token
 WIDE = {**TEXT, "num_attention_heads": 2, "num_key_value_heads": 1}  # heads of 16, of which 8 pairs turn
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+LINEAR_TEXT = {  # the decoder of Qwen 3.5: a layer of linear attention and one of attention
+    **WIDE,
+    "layer_types": ["linear_attention", "full_attention"],
+    "head_dim": 16,
+    "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]},
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
 VISION = dict(depth=2, hidden_size=32, intermediate_size=48, num_heads=2, patch_size=PATCH, out_hidden_size=32)
 MARKERS = dict(
     image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=IMAGE_START, vision_end_token_id=IMAGE_END
@@ -90,16 +100,7 @@ QWEN3_5 = qwen_vl(
     "qwen3_5",
     Qwen3_5ForConditionalGeneration,
     lambda: Qwen3_5Config(
-        text_config={
-            **WIDE,
-            "layer_types": ["linear_attention", "full_attention"],
-            "head_dim": 16,
-            "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]},
-            "linear_key_head_dim": 8,
-            "linear_value_head_dim": 8,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-        },
+        text_config=LINEAR_TEXT,
         vision_config={**VISION, "num_position_embeddings": 16},
         **MARKERS,
     ),
