@@ -92,7 +92,7 @@ class Family:
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.type_ids is not None:
             inputs[self.type_ids] = _pad([[kind for _, kind in row] for row in tokens], 0, padding_side)
-        media = [self._row_media(row, media_seed) for row in rows]
+        media = [self.row_media(row, media_seed) for row in rows]
         return {**inputs, **self.collate(media)} if any(media) else inputs
 
     def _row_tokens(self, row: str) -> list[tuple[int, int]]:
@@ -111,7 +111,8 @@ class Family:
         kind = self.types.get(letter, 0)
         return [(t, kind if t in (IMAGE, VIDEO, AUDIO) else 0) for t in self.items[letter].tokens]
 
-    def _row_media(self, row: str, media_seed: int) -> list[Tensors]:
+    def row_media(self, row: str, media_seed: int = 0) -> list[Tensors]:
+        """The tensors of each item of the row, in order."""
         letters = [letter for letter in row if letter in self.items]
         return [
             self.items[letter].draw(torch.Generator().manual_seed(1000 * media_seed + index))

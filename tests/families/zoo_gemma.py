@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import nn
 from transformers import (
@@ -65,12 +67,18 @@ def draw_patches(generator: torch.Generator) -> Tensors:
     return {"pixel_values": normal(generator, 1, 16, 3 * PATCH**2), "image_position_ids": GRID}
 
 
+FRAMES_OF_ALL_VIDEOS = "num_frames_per_video" in inspect.signature(Gemma4ForConditionalGeneration.forward).parameters
+
+
 def draw_frames(generator: torch.Generator) -> Tensors:
-    return {
+    """Two frames of 16 patches, after one another; before transformers 5.23 videos had a dimension of their own."""
+    frames = {
         "pixel_values_videos": normal(generator, 2, 16, 3 * PATCH**2),
         "video_position_ids": GRID.expand(2, -1, -1),
-        "num_frames_per_video": torch.tensor([2]),
     }
+    if FRAMES_OF_ALL_VIDEOS:
+        return {**frames, "num_frames_per_video": torch.tensor([2])}
+    return {name: tensor[None] for name, tensor in frames.items()}
 
 
 GEMMA3 = Family(
