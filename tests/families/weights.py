@@ -49,12 +49,14 @@ def builder(model_class: type[PreTrainedModel], configure: Callable[[], PreTrain
 @torch.no_grad()
 def enliven(model: nn.Module) -> None:
     """Draws every weight so that each layer keeps the scale of what it gets; norms stay, media gates open."""
+    drawn: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if name in MIXER_SCALES or "Norm" in type(module).__name__:
+            if name in MIXER_SCALES or "Norm" in type(module).__name__ or id(parameter) in drawn:
                 continue
-            if isinstance(module, nn.Embedding):
-                parameter.normal_(0, 0.5)
+            drawn.add(id(parameter))  # a head tied to the embeddings comes after them
+            if isinstance(module, nn.Embedding):  # small, or a tied head would repeat the last token
+                parameter.normal_(0, 0.25 / float(getattr(module, "embed_scale", 1.0)))
             elif parameter.dim() < 2:
                 parameter.normal_(0, 0.1 if "bias" in name else 0.5)
             else:
