@@ -71,7 +71,7 @@ FRAMES_OF_ALL_VIDEOS = "num_frames_per_video" in inspect.signature(Gemma4ForCond
 
 
 def draw_frames(generator: torch.Generator) -> Tensors:
-    """Two frames of 16 patches, after one another; before transformers 5.23 videos had a dimension of their own."""
+    """Two frames of 16 patches; in transformers 5.17, unlike 5.23, videos have a dimension of their own."""
     frames = {
         "pixel_values_videos": normal(generator, 2, 16, 3 * PATCH**2),
         "video_position_ids": GRID.expand(2, -1, -1),
