@@ -50,8 +50,8 @@ class Family:
     `items`: letter ("i", "v", "a") -> the item it stands for. `type_ids`: the keyword of the token types, where the
     family's processor returns them by default; `types`: their numbers, 0 for text. `collate`: what turns the items of
     the rows into forward's keywords; it is not called without any item. `together`: whether one batch can hold
-    several kinds of media. `part`: the submodule that has the forward, where it is not the model. `note`: what is
-    peculiar to the family.
+    several kinds of media. `part`: the submodule that has the forward, where it is not the model. `generated_type`:
+    the token type of what follows the prompt. `note`: what is peculiar to the family.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Family:
     collate: Callable[[Sequence[Sequence[Tensors]]], Tensors] = concatenate
     together: bool = True
     part: str = ""
+    generated_type: int = 0
     note: str = field(default="", compare=False)
 
     @property

@@ -224,6 +224,7 @@ PALIGEMMA = Family(
     {"i": image((IMAGE,) * 4)},
     type_ids="token_type_ids",
     types={},
+    generated_type=1,
     note="Every token of a prompt sees the whole prompt, as its token types are 0; only what is generated is causal.",
 )
 

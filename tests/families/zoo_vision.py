@@ -167,6 +167,8 @@ PHI4_MULTIMODAL = Family(
         ),
     ),
     {"i": Item((IMAGE,) * 13, draw_crops), "a": Item((AUDIO,) * 3, draw_clip)},
+    together=False,
+    note="With an image anywhere in the batch all audio goes through another projector.",
 )
 
 VISION_FAMILIES = (INTERNVL, AYA_VISION, IDEFICS3, SMOLVLM, MINICPMV4_6, PHI4_MULTIMODAL)
