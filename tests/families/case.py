@@ -30,10 +30,13 @@ class Case:
         """Frozen, as under an adapter: whether weights need a gradient decides which convolution kernel runs."""
         return self.family.build().requires_grad_(False)
 
+    def fresh_base(self) -> PreTrainedModel:
+        return copy.deepcopy(self.base)
+
     def adapted(self, model: nn.Module | None = None, **options: Any) -> PeftModel:
         """A copy of the base (or `model`) with an adapter whose delta is as large as what it adds to."""
         config = MokaConfig(**{"r": 4, "lora_alpha": 8, "routing": self.family.spec, **options})
-        adapted = get_peft_model(model if model is not None else copy.deepcopy(self.base), config).eval()
+        adapted = get_peft_model(model if model is not None else self.fresh_base(), config).eval()
         generator = torch.Generator().manual_seed(1)
         for name, parameter in adapted.named_parameters():
             if "moka_" in name:
