@@ -15,6 +15,7 @@ from moka_peft.routing import Routing
 from moka_peft.routing.plan import has_media
 
 from .channel import RoutingChannel
+from .offload import execution_device, weight_of
 from .quantized import dense_weight, is_quantized, restore_weight, round_weight, stored_weight
 from .rows import as_rows
 
@@ -72,7 +73,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         init_lora_weights: bool | str,
         inference_mode: bool = False,
     ) -> None:
-        """Adds or replaces `adapter`'s weights, on the base layer's device and in its dtype."""
+        """Adds or replaces `adapter`'s weights, in the base layer's dtype and on the device where it computes."""
         self.r[adapter] = r
         self.scaling[adapter] = lora_alpha / (math.sqrt(r) if use_rslora else r)
         self.options[adapter] = options
@@ -81,7 +82,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
             self._container(f"moka_A_{modality}")[adapter] = nn.Linear(self.in_features, r, bias=False)
         self.moka_B[adapter] = nn.Linear(r, self.out_features, bias=False)
         self.reset_parameters(adapter, init_lora_weights)
-        self._move_adapter_to_device_of_base_layer(adapter)
+        self._move_adapter_to_device_of_base_layer(adapter, device=execution_device(self.get_base_layer()))
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def _container(self, name: str) -> nn.ModuleDict:
@@ -104,7 +105,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
             nn.init.kaiming_uniform_(self._weight("moka_B", adapter), a=math.sqrt(5))
 
     def _weight(self, container: str, adapter: str) -> Tensor:
-        return getattr(self, container)[adapter].weight
+        return weight_of(getattr(self, container)[adapter])
 
     def stacked_A(self, adapter: str, dtype: torch.dtype | None = None) -> Tensor:
         """A [M, r, I] in the order of the adapter's modalities, as stored or in `dtype`."""

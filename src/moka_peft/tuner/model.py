@@ -67,6 +67,13 @@ class MokaModel(BaseTuner):
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """PEFT's would move the adapter to its base weight's device, which is none where accelerate offloads it."""
+        if isinstance(new_module, MokaLinear):
+            setattr(parent, child_name, new_module)  # the layer has placed its adapter itself
+        else:
+            super()._replace_module(parent, child_name, new_module, child)
+
     def _layer_settings(self, config: MokaConfig, key: str) -> dict[str, Any]:
         modalities = tuple(config.modalities or ())
         scale = config.cross_scale
