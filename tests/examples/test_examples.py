@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+import transformers
+from packaging.version import Version
 from peft import PeftConfig
 from safetensors.torch import load_file
 from transformers import AutoProcessor
@@ -23,6 +25,7 @@ MODALITIES = {
     "qwen2_audio_speech": ("text", "audio"),
     "qwen2_5_omni_audio_video": ("text", "visual", "audio"),
 }
+NEEDS_5_18 = {"qwen2_5_vl_images"}  # TRL refuses assistant-only loss on images with older transformers
 # TRL turns checkpointing on by a name that transformers 5.23 deprecates, and the Trainer asks for pinned memory.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning"),
@@ -72,6 +75,8 @@ def test_the_config_and_its_import_are_the_whole_change(name):
 @pytest.mark.parametrize("method", ["lora", "moka"])
 @pytest.mark.parametrize("name", MODALITIES)
 def test_trains_with_tiny(load, name, method, tmp_path):
+    if name in NEEDS_5_18 and Version(transformers.__version__) < Version("5.18"):
+        pytest.skip("needs transformers 5.18")
     load(f"{name}_{method}").main(["--tiny", "--output", str(tmp_path)])
     weights = load_file(tmp_path / "adapter_model.safetensors")
     trained = [value for key, value in weights.items() if key.endswith(("moka_B.weight", "lora_B.weight"))]

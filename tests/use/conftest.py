@@ -120,6 +120,12 @@ def moka():
     return lambda **overrides: MokaConfig(**{"r": 4, "lora_alpha": 16, **overrides})
 
 
+def labels_after_question(inputs) -> torch.Tensor:
+    """[B, S]: -100 up to the question's end and at padding, so that loss is on what the assistant's turn says."""
+    asked = (inputs["input_ids"] == SPECIAL.index("<|im_end|>")).int().cumsum(1) == 0
+    return inputs["input_ids"].masked_fill(asked | (inputs["attention_mask"] == 0), -100)
+
+
 def grey(level: int) -> Image.Image:
     return Image.new("RGB", (IMAGE_SIDE, IMAGE_SIDE), (level,) * 3)
 

@@ -12,6 +12,8 @@ from transformers import AutoModelForImageTextToText, LlavaForConditionalGenerat
 from moka_peft import MokaConfig, RoutingSpec
 from moka_peft.tuner.layer import MokaLinear
 
+from .conftest import labels_after_question
+
 
 @pytest.fixture
 def trained(llava, moka, batch):
@@ -23,9 +25,7 @@ def trained(llava, moka, batch):
 
 def step(model, inputs):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    end_of_question = (inputs["input_ids"] == 2).int().cumsum(1) > 0  # <|im_end|>
-    labels = inputs["input_ids"].masked_fill(~end_of_question | (inputs["attention_mask"] == 0), -100)
-    model.train()(**inputs, labels=labels).loss.backward()
+    model.train()(**inputs, labels=labels_after_question(inputs)).loss.backward()
     optimizer.step()
 
 

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from moka_peft.tuner.layer import MokaLinear
 
+from .conftest import labels_after_question
+
 OFFLOADED = "model.language_model.layers.1"
 
 
@@ -52,13 +54,17 @@ def test_new_adapter_computes_where_the_base_does(offloaded, adapted, llava, bat
     inputs = batch("black", None, "white")
     plain, model = adapted(llava()), adapted(offloaded)
     assert torch.equal(model(**inputs).logits, plain(**inputs).logits)
-    prompt = batch("black", padding_side="left")
-    assert torch.equal(model.generate(**prompt, max_new_tokens=3), plain.generate(**prompt, max_new_tokens=3))
     with model.disable_adapter():
         assert torch.equal(model(**inputs).logits, llava()(**inputs).logits)
     model.save_pretrained(tmp_path / "adapter")
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert saved and all(torch.equal(value, plain.state_dict()[at(name)]) for name, value in saved.items())
+
+
+def test_generates_on_a_partly_offloaded_base(adapted, llava, batch, tmp_path):
+    plain, model = adapted(llava()), adapted(OFFLOADS["one layer to disk"](llava(), str(tmp_path / "weights")))
+    prompt = batch("black", padding_side="left")
+    assert torch.equal(model.generate(**prompt, max_new_tokens=3), plain.generate(**prompt, max_new_tokens=3))
 
 
 def at(name):
@@ -70,8 +76,7 @@ def test_adapter_trains_on_an_offloaded_base(offloaded, adapted, llava, batch):
     inputs = batch("black", None, "white")
     gradients = []
     for model in (adapted(llava()), adapted(offloaded)):
-        labels = inputs["input_ids"].masked_fill((inputs["input_ids"] == 2).int().cumsum(1) == 0, -100)
-        model.train()(**inputs, labels=labels).loss.backward()
+        model.train()(**inputs, labels=labels_after_question(inputs)).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if ".moka_" in name})
     for name, gradient in gradients[0].items():
         assert torch.equal(gradients[1][name], gradient), name

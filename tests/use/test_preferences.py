@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
-from .conftest import ANSWERS, QUESTION, grey
+from .conftest import ANSWERS, QUESTION, grey, labels_after_question
 
 CHECKPOINTING = next(
     f.name for f in fields(DPOConfig) if f.name in ("activation_checkpointing", "gradient_checkpointing")
@@ -102,7 +102,7 @@ def test_scoring_without_labels(llava, moka, batch):
     """Chosen and rejected rows in one batch score as each does alone; the disabled adapter scores as the base."""
     model = get_peft_model(llava(), moka(init_lora_weights=False)).eval()
     inputs = batch("black", "white", None, "grey")
-    mask = (inputs["input_ids"] == 2).int().cumsum(1) * inputs["attention_mask"]
+    mask = labels_after_question(inputs) != -100
     together = log_probs(model, inputs, mask)
     image = 0
     for row in range(4):
@@ -124,7 +124,7 @@ def test_policy_and_reference_forwards_in_turn_give_the_same_gradient(llava, mok
     getattr(model, f"{CHECKPOINTING}_enable")()
     model.enable_input_require_grads()
     inputs = batch("black", "white")
-    mask = (inputs["input_ids"] == 2).int().cumsum(1) * inputs["attention_mask"]
+    mask = labels_after_question(inputs) != -100
 
     def gradients(between):
         model.zero_grad()

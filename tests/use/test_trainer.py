@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from moka_peft import RoutingSpec, route
 
-from .conftest import ANSWERS, QUESTION, grey
+from .conftest import ANSWERS, QUESTION, grey, labels_after_question
 
 CHECKPOINTING = next(
     f.name for f in fields(TrainingArguments) if f.name in ("activation_checkpointing", "gradient_checkpointing")
@@ -21,7 +21,7 @@ ROWS = [{"answer": answer, "level": 120 * index} for index, answer in enumerate(
 
 @pytest.fixture
 def collate(processor):
-    """Loss on the answer alone; a row without a level has no image."""
+    """Loss after the question; a row without a level has no image."""
 
     def build(rows):
         chats = []
@@ -35,11 +35,9 @@ def collate(processor):
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            return_assistant_tokens_mask=True,
             processor_kwargs={"padding": True, "padding_side": "right"},
         )
-        is_answer = torch.as_tensor(batch.pop("assistant_masks")) == 1
-        return {**batch, "labels": batch["input_ids"].masked_fill(~is_answer, -100)}
+        return {**batch, "labels": labels_after_question(batch)}
 
     return build
 
@@ -124,14 +122,12 @@ def test_best_model_is_loaded_at_the_end(trainer_on, llava, tmp_path):
 
 def test_evaluation_equals_a_forward(trainer_on, collate):
     trainer = trainer_on(config={"init_lora_weights": False}, per_device_eval_batch_size=3)
-    predicted = trainer.predict(ROWS[:6])
+    predicted = trainer.predict(ROWS[:6], ignore_keys=["past_key_values", "image_hidden_states"])
     batch = collate(ROWS[:6])
     with torch.no_grad():
         output = trainer.model.eval()(**batch)
-    logits = predicted.predictions[0] if isinstance(predicted.predictions, tuple) else predicted.predictions
-    shared = min(logits.shape[1], output.logits.shape[1])
-    real = batch["attention_mask"][:, :shared].bool()
-    torch.testing.assert_close(torch.tensor(logits)[:, :shared][real], output.logits[:, :shared][real])
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(torch.tensor(predicted.predictions)[real], output.logits[real])
     assert predicted.metrics["test_loss"] == pytest.approx(float(output.loss), rel=1e-5)
 
 
