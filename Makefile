@@ -25,7 +25,7 @@ format: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/codespell src tests docs scripts bench recipes README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell src tests examples docs scripts bench recipes README.md CHANGELOG.md CONTRIBUTING.md
 
 types: $(VENV)/.installed
 	$(BIN)/pyright

@@ -62,7 +62,8 @@ class MokaConfig(PeftConfig):
     `cross_scale`: lambda, one number or one per non-text modality.
     `interaction`: "cross_attention", "text_query", "mean" or "none" (see `moka_peft.ops.moka_delta`).
     `scale_before_attention`, `instruction_span`: True and "contiguous" give the authors' audio-visual-text form.
-    `supervised_instruction`: "raise" where an instruction token of a turn with media carries loss, or "ignore" it.
+    `supervised_instruction`: "raise" where an instruction token of a turn with media carries loss, or "ignore" it:
+    it gets no gradient then, but a Trainer that counted it still divides by the count.
     `routing`: the RoutingSpec; None: derived from the model's processor at the first forward that needs it.
     `impl`: "auto", "eager" or "reference".
     Raises ValueError, naming the keyword, on values that do not fit.
