@@ -3,7 +3,7 @@ PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all check format lint types clean
+.PHONY: quickstart test test-all models-table check format lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m venv $(VENV)
@@ -18,6 +18,9 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m "not gpu"
+
+models-table: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 -m "not gpu" tests/families/test_matrix.py --models-table docs/models.md
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

@@ -11,6 +11,20 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from moka_peft import RoutingSpec
 
+
+def pytest_addoption(parser):
+    parser.addoption("--models-table", metavar="FILE", help="write what the matrix of families found into FILE")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--models-table"):
+        from .families.table import write_tables
+
+        reports = terminalreporter.stats.get("passed", [])
+        cells = [value for report in reports for name, value in report.user_properties if name == "cell"]
+        terminalreporter.write_line(write_tables(Path(config.getoption("--models-table")), cells))
+
+
 BOS, USER, SEP, END, EOS, IMAGE, AUDIO = 1, 2, 3, 4, 5, 50, 60
 PLACEHOLDERS = {"v": IMAGE, "a": AUDIO}
 

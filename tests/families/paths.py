@@ -162,7 +162,8 @@ def compiled_forward(module: Any, inputs: dict[str, Tensor]) -> Pairs:
     torch.compiler.reset()
     run = torch.compile(module, fullgraph=True, backend="eager")
     with torch.no_grad():
-        yield run(**inputs, use_cache=False)[0], module(**inputs, use_cache=False)[0]
+        expected = module(**inputs, use_cache=False)[0]  # a first call sets things up that a graph cannot hold
+        yield run(**inputs, use_cache=False)[0], expected
     torch.compiler.reset()
 
 
@@ -174,12 +175,12 @@ def compiled_training(case: Case, model: nn.Module) -> Pairs:
     if not is_adapted(model):  # of the base alone, too, something must need a gradient
         decoder.layers.requires_grad_(True)
     norms = []
-    for run in (torch.compile(decoder, fullgraph=True, backend="aot_eager"), decoder):
+    for run in (decoder, torch.compile(decoder, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
         run(**inputs, use_cache=False)[0].square().mean().backward()
         norms.append(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]))
     torch.compiler.reset()
-    yield norms[0], norms[1]
+    yield norms[1], norms[0]
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -192,7 +193,7 @@ def take(path: Callable[[Case, nn.Module], Pairs], case: Case) -> str | None:
         agrees = all(torch.allclose(a.float(), b.float(), **EQUAL) for a, b in path(case, case.fresh_base()))
     except Exception as refusal:  # transformers refuses in many ways
         torch.compiler.reset()
-        return f"base refuses: {type(refusal).__name__}"
+        return f"base refuses ({type(refusal).__name__})"
     if not agrees:
         return "base differs"
     for options in ({},) if path in COMPILED else ({}, {"interaction": "text_query"}):

@@ -1,25 +1,50 @@
-"""Every family does what every other does: one test per cell."""
+"""Every family does what every other does: one test per cell, and the table of them in docs/models.md."""
+
+from pathlib import Path
 
 import pytest
 
 from .behaviours import BEHAVIOURS
 from .case import Case
-from .paths import PATHS, take
+from .paths import COMPILED, PATHS, take
+from .table import END, START
 from .zoo import FAMILIES
 
+SLOW = {name for name, path in PATHS.items() if path in COMPILED}  # seconds each; three families stand for all
+COMPILED_BY_DEFAULT = ("qwen2_5_vl", "llava", "qwen2_audio")
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def case(request):
-    return Case(FAMILIES[request.param])
+
+@pytest.fixture(scope="module")
+def cases():
+    return {name: Case(family) for name, family in FAMILIES.items()}
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_family(case, behaviour, record_property):
-    note = BEHAVIOURS[behaviour](case)
-    record_property("cell", [case.family.name, behaviour, note or ""])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_behaviour(cases, family, behaviour, record_property):
+    note = BEHAVIOURS[behaviour](cases[family])
+    record_property("cell", [family, behaviour, note or ""])
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_path(case, path, record_property):
-    note = take(PATHS[path], case)
-    record_property("cell", [case.family.name, path, note or ""])
+def path_cells():
+    for family in FAMILIES:
+        for path in PATHS:
+            sampled = path == "compiled decoder" and family in COMPILED_BY_DEFAULT
+            marks = [pytest.mark.slow] if path in SLOW and not sampled else []
+            yield pytest.param(family, path, marks=marks, id=f"{family}-{path}")
+
+
+@pytest.mark.parametrize(("family", "path"), list(path_cells()))
+def test_path(cases, family, path, record_property):
+    note = take(PATHS[path], cases[family])
+    record_property("cell", [family, path, note or ""])
+
+
+def test_the_documented_table_has_every_cell():
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    tables = text.split(START)[1].split(END)[0].strip().split("\n\n")
+    for table, columns in zip(tables, (BEHAVIOURS, PATHS), strict=True):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        assert head == ["family", *columns]
+        assert [row[0] for row in rows] == list(FAMILIES)
+        assert all(cell for row in rows for cell in row)
