@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from . import hook
 from .channel import ATTRIBUTE, RoutingChannel
 from .config import MokaConfig
 from .layer import DeltaOptions, MokaLinear
-from .targets import find_adaptable, placeholder_modalities
+from .targets import expert_parameters, find_adaptable, placeholder_modalities
+
+logger = logging.getLogger(__name__)
 
 
 class MokaModel(BaseTuner):
@@ -38,6 +41,13 @@ class MokaModel(BaseTuner):
         if peft_config.modalities is None:
             peft_config.modalities = placeholder_modalities(getattr(self.model, "config", None))
         self._adaptable = find_adaptable(self.model, peft_config)
+        experts = expert_parameters(self.model)
+        if experts:
+            logger.warning(
+                "MokA adapts Linears: %d expert weights of the text decoder, such as %s, stay as they are",
+                len(experts),
+                experts[0],
+            )
         return peft_config
 
     def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # pyright: ignore

@@ -9,7 +9,7 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from moka_peft.routing.placeholders import media_token_ids, placeholders_by_modality
+from moka_peft.routing.placeholders import KNOWN_KINDS, media_token_ids, placeholders_by_modality
 
 # Small Linears inside decoder layers that steer rather than project: not adapted by default.
 INNER_MODELS = ("thinker",)  # the full Qwen Omni models: their own get_decoder is not the text decoder's
@@ -22,10 +22,18 @@ def find_adaptable(model: nn.Module, config: Any) -> set[str]:
     """Names of the Linears inside the text decoder's layers: `target_modules` of `config` matches among these only.
 
     `target_modules` None becomes the names of all of them except routers and gates; "all-linear": those too.
-    Raises ValueError where an entry matches nothing, or only modules outside the text decoder.
+    Raises ValueError where an entry matches nothing, or only modules outside the text decoder, and where a model
+    with media encoders has no text decoder to be found and `target_modules` is no pattern of full names.
     """
+    regions = _decoder_regions(model)
+    if regions == [""] and _has_encoders(model) and not _is_pattern(config.target_modules):
+        raise ValueError(
+            f"`model`: the text decoder of {type(model).__name__} could not be told from its media encoders: expected "
+            "get_decoder() to return a module with a list of layers. Pass target_modules as a pattern that matches "
+            "the full names of the decoder's projections, such as r'decoder\\.layers\\..*\\.(q|v)_proj'."
+        )
     linears = {name for name, module in model.named_modules() if _is_linear(module) and "base_layer" not in name}
-    inside = {name for name in linears if any(name.startswith(region) for region in _decoder_regions(model))}
+    inside = {name for name in linears if any(name.startswith(region) for region in regions)}
     _check_entries(config.target_modules, linears, inside)
     if config.target_modules is None:
         inside = {name for name in inside if not STEERING & set(name.split("."))}
@@ -33,6 +41,18 @@ def find_adaptable(model: nn.Module, config: Any) -> set[str]:
     elif config.target_modules == "all-linear":
         config.target_modules = {name.rsplit(".", 1)[-1] for name in inside}
     return inside
+
+
+def expert_parameters(model: nn.Module) -> list[str]:
+    """Names of weights [experts, O, I] in the decoder's layers: they are no Linears, so no adapter is put on them."""
+    regions = _decoder_regions(model)
+    return [
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if any(name.startswith(region) for region in regions) and not hasattr(module, "kernel_size")
+        for key, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() == 3
+    ]
 
 
 def placeholder_modalities(config: Any) -> tuple[str, ...]:
@@ -64,6 +84,15 @@ def _decoder_regions(model: Any) -> list[str]:
     stacks = [name for name, child in decoder.named_children() if _is_stack(child)]
     start = f"{prefix}." if prefix else ""
     return [f"{start}{name}." for name in stacks] or [start]
+
+
+def _has_encoders(model: nn.Module) -> bool:
+    config = getattr(model, "config", None)
+    return any(getattr(config, f"{kind}_config", None) is not None for kind in KNOWN_KINDS)
+
+
+def _is_pattern(target_modules: Any) -> bool:
+    return isinstance(target_modules, str) and target_modules != "all-linear"
 
 
 def _is_stack(module: nn.Module) -> bool:
