@@ -2,8 +2,9 @@
 PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := transformers==5.17.0 peft==0.21.0
 
-.PHONY: quickstart test test-all models-table check format lint types clean
+.PHONY: quickstart test test-all test-oldest models-table check format lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m venv $(VENV)
@@ -15,6 +16,17 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2
+
+# the oldest versions that are supported, with what they ask for; all else as pinned
+$(VENV)-oldest/.installed: pyproject.toml constraints.txt Makefile
+	$(PY) -m venv $(VENV)-oldest
+	grep -vE '^(transformers|peft|huggingface_hub|hf-xet|tokenizers)==' constraints.txt > $(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/python -m pip install -q --disable-pip-version-check \
+		-c $(VENV)-oldest/constraints.txt -e ".[dev]" $(OLDEST)
+	touch $@
+
+test-oldest: $(VENV)-oldest/.installed
+	$(VENV)-oldest/bin/python -m pytest -n 2
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m "not gpu"
@@ -36,4 +48,4 @@ types: $(VENV)/.installed
 check: lint types test
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest runs .pytest_cache .ruff_cache .hypothesis

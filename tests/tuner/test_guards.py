@@ -146,3 +146,9 @@ def test_ignore_takes_the_gradient_of_the_instruction_out(adapted, chat):
     assert gradients["all"].keys() == gradients["masked"].keys()
     for name, gradient in gradients["masked"].items():
         torch.testing.assert_close(gradients["all"][name], gradient)
+
+
+def test_rows_split_over_processes_are_refused(adapted, chat):
+    ids = chat("vvxyz", "pp")
+    with pytest.raises(ValueError, match="`shift_labels`: this forward holds a part of each row"):
+        adapted().train()(ids, shift_labels=ids)

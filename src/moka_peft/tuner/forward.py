@@ -15,7 +15,8 @@ class Forward:
 
     `shape` (batch, sequence); () where the input tells neither. `cached_length`: positions already in the cache.
     `fills_cache`: whether this forward writes a cache that later forwards read. `logits_to_keep`: how many last
-    columns give logits, 0 for all or for a choice of columns.
+    columns give logits, 0 for all or for a choice of columns. `is_split`: whether other processes hold the rest of
+    these rows (sequence parallelism passes `shift_labels`).
     """
 
     shape: tuple[int, ...]
@@ -26,6 +27,7 @@ class Forward:
     fills_cache: bool
     logits_to_keep: int
     is_training: bool
+    is_split: bool
 
     @classmethod
     def of(cls, module: nn.Module, args: tuple, kwargs: dict) -> Forward:
@@ -48,6 +50,7 @@ class Forward:
             fills_cache=_fills_cache(module, kwargs, cache),
             logits_to_keep=kept if isinstance(kept, int) else 0,
             is_training=module.training and torch.is_grad_enabled(),
+            is_split=kwargs.get("shift_labels") is not None,
         )
 
 

@@ -27,6 +27,12 @@ def check(
         config = channel.configs[adapter]
         if config.interaction == "none":
             continue
+        if forward.is_split:
+            raise ValueError(
+                "`shift_labels`: this forward holds a part of each row (sequence or context parallelism), but media "
+                "attend to instruction that another process may hold. Give every process whole rows, or use "
+                "MokaConfig(interaction='none')."
+            )
         if forward.fills_cache and not allow_open_turn:
             if prompt is not None:
                 prompt.check_whole_turns(config.routing, forward, config.interaction)
