@@ -138,7 +138,11 @@ def cross_entropy(outputs, labels, num_items_in_batch=None):
     return torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / num_items_in_batch
 
 
-@pytest.mark.parametrize("arguments", [{"label_smoothing_factor": 0.1}, {"compute_loss_func": cross_entropy}], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [{"label_smoothing_factor": 0.1}, {"compute_loss_func": cross_entropy}],
+    ids=["label_smoothing", "loss_function"],
+)
 def test_loss_that_trl_computes_outside_the_model(sft, chats, arguments):
     """TRL runs a second forward for its metrics there, and only that one has the labels."""
     with pytest.warns(FutureWarning, match="is deprecated"), pytest.raises(ValueError, match=OUT_OF_THE_INSTRUCTION):
