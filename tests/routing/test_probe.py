@@ -246,6 +246,23 @@ def test_template_without_readable_turns_is_named(styled, old, new, reason):
         RoutingSpec.from_pretrained(config, processor)
 
 
+def test_results_of_tools_need_marks_inside_a_user_turn(styled):
+    config, processor = styled("inst")
+    processor.chat_template = processor.chat_template.replace("role == 'user'", "role in ('user', 'tool')")
+    with pytest.raises(ValueError, match=r"writes results of tools into a user turn, with no fixed text.*MokaConfig"):
+        RoutingSpec.from_pretrained(config, processor)
+    marked = "('<out> ' + message.content + ' </out>' if message.role == 'tool' else message.content) + ' [/INST]'"
+    processor.chat_template = processor.chat_template.replace("message.content + ' [/INST]'", marked)
+    spec = RoutingSpec.from_pretrained(config, processor)
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+    messages = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    messages += [{"role": "tool", "content": "Here."}, {"role": "assistant", "content": "There."}]
+    text = processor.apply_chat_template([*messages, {"role": "user", "content": "When?"}], tokenize=False)
+    ids = processor(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    routing = route(ids, spec)
+    assert processor.decode(ids[routing.is_instruction]).split() == ["Where?", "When?"]
+
+
 def test_missing_parts_say_how_to_go_on(styled):
     config, processor = styled("chatml")
     with pytest.raises(ValueError, match="no media placeholder: expected image_token_id.*MokaConfig"):

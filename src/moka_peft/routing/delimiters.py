@@ -1,55 +1,37 @@
-"""The text around user turns, found in rendered conversations, and what every token of a rendering is."""
+"""The text around user turns, and around what a template writes into them, found in rendered conversations."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from .rendering import Rendering
-
-Label = tuple[str, int]  # what a character or token is, and the user turn that holds it (0: none)
-
-# A token that covers characters of several kinds is the first of these.
-PRECEDENCE = (
-    "user",
-    "said",
-    "block_open",
-    "block_close",
-    "open",
-    "close",
-    "block",
-    "extra",
-    "free",
-    "block_space",
-    "open_space",
-    "close_space",
-    "outside",
-)
-OUTSIDE: Label = ("outside", 0)
+from .rendering import Rendering, Said
 
 
 @dataclass(frozen=True)
 class Delimiters:
     """Text that opens and closes a user turn, without white space around it.
 
-    `block`: what stands around a system message that the template writes into the user turn; None where it has no
-    such marks or writes it elsewhere.
+    `system`, `tool`: what stands around a system message, or the result of a tool, that the template writes into a
+    user turn; None where it has no such marks or writes it elsewhere.
     """
 
     open: str
     close: str
-    block: tuple[str, str] | None = None
+    system: tuple[str, str] | None = None
+    tool: tuple[str, str] | None = None
 
 
 def find_delimiters(renderings: Sequence[Rendering], special: Iterable[str], ends: Sequence[str]) -> Delimiters:
     """Longest common text before and after what users say. `special`: texts of special tokens, never cut through;
     `ends`: texts of the begin and end tokens, which are no part of an opening.
 
-    Raises ValueError where there is none: the reason, to be completed by the caller.
+    Raises ValueError where there is none, or where nothing marks the result of a tool inside a user turn: the reason,
+    to be completed by the caller.
     """
-    plain = [rendering for rendering in renderings if not rendering.has_media]
+    plain = [rendering for rendering in renderings if rendering.plain]
     written = "\n".join(rendering.text for rendering in plain)
     tokens = sorted((text for text in special if text in written), key=len, reverse=True)
     pieces = re.compile("|".join([*map(re.escape, tokens), r"\w+|\s|."]), re.DOTALL)
@@ -58,7 +40,8 @@ def find_delimiters(renderings: Sequence[Rendering], special: Iterable[str], end
     closing = _common((text for text in following if text.strip()), pieces).strip()
     if not opening or not closing:
         raise ValueError(f"no common text marks where a user turn {'ends' if opening else 'begins'}")
-    return Delimiters(opening, closing, _find_block(plain, opening))
+    found = Delimiters(opening, closing, _find_block(plain, opening))
+    return replace(found, tool=_find_tool(renderings, found))
 
 
 def _find_open(plain: Sequence[Rendering], pieces: re.Pattern, ends: Sequence[str]) -> str:
@@ -105,78 +88,24 @@ def _find_block(plain: Sequence[Rendering], opening: str) -> tuple[str, str] | N
     return None
 
 
-def label_tokens(
-    rendering: Rendering, delimiters: Delimiters, placeholders: Container[int], special: Container[int]
-) -> list[Label]:
-    """What every token is, from the characters it covers: ("user", turn) where it covers text that the user said,
-    ("media", turn) for `placeholders`, ("marker", turn) for other `special` tokens that the template adds around
-    media, else a name of PRECEDENCE.
-
-    Raises ValueError where a turn has no opening: the reason, to be completed by the caller.
-    """
-    characters = _label_characters(rendering, delimiters)
-    labels = [_token_label(characters, start, end) for start, end in rendering.offsets]
-    for index, token in enumerate(rendering.ids):
-        if token in placeholders:
-            labels[index] = ("media", labels[index][1])
-        elif labels[index][0] == "extra" and token in special:
-            labels[index] = ("marker", labels[index][1])
-    return labels
+def _find_tool(renderings: Sequence[Rendering], delimiters: Delimiters) -> tuple[str, str] | None:
+    """What stands around a single result inside a user turn; the same whatever the tool and its result."""
+    found: set[tuple[str, str]] = set()
+    for rendering in renderings:
+        text, tools = rendering.text, rendering.of("tool")
+        start = find_tool_turn(rendering, delimiters, tools[:1]) if len(tools) == 1 else None
+        if start is not None:
+            end = text.find(delimiters.close, tools[0].end)
+            after = text[tools[0].end : end if end >= 0 else len(text)]
+            found.add((text[start + len(delimiters.open) : tools[0].start].strip(), after.strip()))
+    if len(found) > 1 or any(not before or not after for before, after in found):
+        raise ValueError(f"it writes results of tools into a user turn, with no fixed text around: {sorted(found)}")
+    return next(iter(found), None)
 
 
-def _token_label(characters: list[Label], start: int, end: int) -> Label:
-    if start == end:  # white space trimmed off by the tokenizer: it belongs to what stands before it
-        before = characters[start - 1] if start else OUTSIDE
-        return OUTSIDE if before[0] == "user" and before not in characters[start : start + 1] else before
-    return min(characters[start:end], key=lambda label: PRECEDENCE.index(label[0]))
-
-
-def _label_characters(rendering: Rendering, delimiters: Delimiters) -> list[Label]:
-    labels = [OUTSIDE] * len(rendering.text)
-    cursor = 0
-    for said in rendering.said:
-        labels[said.start : said.end] = [("said", 0)] * (said.end - said.start)
-    for turn in (1, 2):
-        cursor = _label_turn(rendering, delimiters, turn, cursor, labels)
-    return labels
-
-
-def _label_turn(rendering: Rendering, delimiters: Delimiters, turn: int, cursor: int, labels: list[Label]) -> int:
-    """Writes the labels of one user turn that begins after `cursor`, and returns where it ends."""
-    text, users = rendering.text, rendering.of("user", turn)
-
-    def write(name: str, start: int, end: int) -> int:
-        labels[start:end] = [(name, turn)] * (end - start)
-        return end
-
-    start = text.rfind(delimiters.open, cursor, users[0].start)
-    if start < 0:
-        raise ValueError(f"user turn {turn} does not begin with {delimiters.open!r} in {text!r}")
-    limit = min((s.start for s in rendering.said if s.start >= users[-1].end), default=len(text))
-    end = text.find(delimiters.close, users[-1].end, limit)
-    opened = write("open", start, start + len(delimiters.open))
-    content = write("open_space", opened, _skip_space(text, opened))
-    closing = len(text[:end].rstrip()) if end >= 0 else limit
-    write("extra", content, closing)
-    for system in (s for s in rendering.of("system") if content <= s.start < closing):
-        _write_block(text, delimiters, content, system.start, system.end, write)
-    for said in users:
-        write("user", said.start, said.end)
-    if end < 0:
-        return limit
-    return write("close", write("close_space", closing, end), end + len(delimiters.close))
-
-
-def _write_block(text: str, delimiters: Delimiters, content: int, start: int, end: int, write) -> None:
-    if delimiters.block is None:
-        write("free", content, _skip_space(text, end))
-        return
-    before, after = delimiters.block
-    opens, closes = text.rindex(before, content, start), text.index(after, end)
-    write("block", write("block_open", opens, opens + len(before)), closes)
-    closed = write("block_close", closes, closes + len(after))
-    write("block_space", closed, _skip_space(text, closed))
-
-
-def _skip_space(text: str, start: int) -> int:
-    return len(text) - len(text[start:].lstrip())
+def find_tool_turn(rendering: Rendering, delimiters: Delimiters, results: Sequence[Said]) -> int | None:
+    """Where the user turn opens into which the template writes these results; None where it writes them elsewhere."""
+    before = max((said.end for said in rendering.said if said.start < results[0].start), default=0)
+    start = rendering.text.rfind(delimiters.open, before, results[0].start)
+    is_closed = delimiters.close in rendering.text[start + len(delimiters.open) : results[0].start]
+    return None if start < 0 or is_closed else start

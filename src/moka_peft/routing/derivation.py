@@ -6,7 +6,8 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 
 import torch
 
-from .delimiters import Delimiters, Label, label_tokens
+from .delimiters import Delimiters
+from .labels import Label, label_tokens
 from .rendering import Rendering
 from .routing import PADDING, TEXT
 from .scan import route

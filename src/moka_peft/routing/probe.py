@@ -24,9 +24,12 @@ BY_HAND = (
 def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
     """The spec of `model` (a model or its config) with the chat template of `processor` (or a tokenizer).
 
-    A system prompt that a template writes into the user turn without marks of its own reads as instruction.
+    A system prompt, or the definitions of tools, that a template writes into the user turn without marks of its own
+    reads as instruction. The result of a tool never does: where a template writes it into a user turn, that turn has
+    a number of its own and no instruction.
     Raises ValueError, naming the template, where the config has no placeholder or the tokenizer no offsets, where
-    the template marks no user turns, or where a rendered span differs from what the spec finds.
+    the template marks no user turns or no results of tools inside them, or where a rendered span differs from what
+    the spec finds.
     """
     config = getattr(model, "config", model)
     template = template_name(processor)
