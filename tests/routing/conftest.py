@@ -1,12 +1,20 @@
 """Tiny tokenizers, and chat templates in the styles that models use."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AddedToken, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 WORDS = "USER: What is in the picture? ASSISTANT: a cat. system user assistant model which color now INST SYS".split()
+
+# Words and runs of signs that `train_like`'s tokenizers learn to merge, with white space in every place.
+CORPUS = ["User: user\nUSER: system Assistant: model [INST] x [/INST] <tool_response>\n</tool_response>\n\n<<SYS>> 'a'"]
+CORPUS += [
+    'Who? me!\n\nwhy: {x} [y](z)\n...\n\n\n- one\n  two\t<tool_result>\n,\' "q"\n{\n    \n}\n\n',
+    "what.\nis]\n>\n\n?\n",
+]
 
 CHATML = """
 {%- set media = namespace(count=0) %}
@@ -129,6 +137,33 @@ def _trained(tokenizer, alphabet, special, bos, eos):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
 
 
+def train_like(kind, special="", added="", *, bos=None, eos=None, strips=False):
+    """A tokenizer of a model's own class, trained on CORPUS as the model's was: merges stay within words.
+
+    `special` tokens and `added` ones, which are not special, are kept whole; `strips`: special tokens swallow the
+    white space after them.
+    """
+    if kind is Qwen2Tokenizer:
+        whole = [eos]
+        alphabet, splitter = pre_tokenizers.ByteLevel.alphabet(), Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    else:
+        whole = ["<unk>", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<mask>", *(f"<0x{n:02X}>" for n in range(256))]
+        alphabet = ["▁", *map(chr, range(33, 127))]
+        words = pre_tokenizers.Split(Regex(r"▁?\p{L}+|▁?[^\p{L}\s▁]+|\n+|▁+"), "isolated")
+        splitter = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="never", split=False), words])
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = splitter
+    size = len(whole) + len(alphabet) + 200
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=whole, initial_alphabet=alphabet, show_progress=False)
+    trained.train_from_iterator(CORPUS * 4, trainer)
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = kind(vocab=model["vocab"], merges=[tuple(p) for p in model["merges"]], bos_token=bos, eos_token=eos)
+    tokens = [AddedToken(text, special=True, normalized=False, rstrip=strips) for text in special.split()]
+    tokens += [AddedToken(text, special=True, normalized=False) for text in (bos, eos) if text]
+    tokenizer.add_tokens([*tokens, *(AddedToken(text, special=False, normalized=False) for text in added.split())])
+    return tokenizer
+
+
 def chat(tokenizer, template, **media):
     """A (config, processor) pair; `media`: config attribute -> token text."""
     tokenizer.chat_template = template
@@ -187,3 +222,15 @@ def turns_tokenizer():
     return lambda *special: chat(
         metaspace("<start_of_turn>", "<end_of_turn>", *special, bos="<bos>", eos="<eos>"), TURNS
     )[1]
+
+
+@pytest.fixture
+def tokenizer_like():
+    """Trains a tokenizer of a model's own class."""
+    return train_like
+
+
+@pytest.fixture
+def chat_templates():
+    """The chat templates above, by style."""
+    return {"chatml": CHATML, "inst": INST, "user_colon": USER_COLON, "headers": HEADERS, "turns": TURNS}

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import AddedToken, GemmaTokenizer, LlamaTokenizer, Qwen2Tokenizer
+from transformers import GemmaTokenizer, LlamaTokenizer, Qwen2Tokenizer
 
 from moka_peft.routing import RoutingSpec, route
 
@@ -154,43 +153,10 @@ NO_TOOLS = ("cohere", "cohere2", "gemma", "gemma3", "idefics3", "llava_next", "p
 VARIANTS = ("diffusion_gemma", "llama3_2", "nemotron_3_5_lightning", "nemotron_3_super", "nemotron_3_ultra", "phi3_5")
 VARIANTS += ("qwen3_5_nothink", "qwen3_6", "qwen3_8", "qwen3_instruct_2507", "lfm2_2_5")
 QUOTED_RESULTS = ("gptoss", "llama3_1", "llama3_2")  # results of tools as JSON strings
-# Words and runs of signs that the tokenizers below learn to merge, with white space in every place.
-CORPUS = ["User: user\nUSER: system Assistant: model [INST] x [/INST] <tool_response>\n</tool_response>\n\n<<SYS>> 'a'"]
-CORPUS += [
-    'Who? me!\n\nwhy: {x} [y](z)\n...\n\n\n- one\n  two\t<tool_result>\n,\' "q"\n{\n    \n}\n\n',
-    "what.\nis]\n>\n\n?\n",
-]
 
 
 def family_of(template):
     return FAMILIES[max((name for name in FAMILIES if template.startswith(name)), key=len)]
-
-
-def tokenizer_of(family):
-    """A tokenizer of the family's class, trained on CORPUS as its own kind was: merges stay within words."""
-    if family.kind is Qwen2Tokenizer:
-        kept = [family.eos]
-        alphabet, splitter = pre_tokenizers.ByteLevel.alphabet(), Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
-    else:
-        kept = ["<unk>", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<mask>", *(f"<0x{n:02X}>" for n in range(256))]
-        alphabet = ["▁", *map(chr, range(33, 127))]
-        words = pre_tokenizers.Split(Regex(r"▁?\p{L}+|▁?[^\p{L}\s▁]+|\n+|▁+"), "isolated")
-        splitter = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="never", split=False), words])
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = splitter
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(kept) + len(alphabet) + 200, special_tokens=kept, initial_alphabet=alphabet, show_progress=False
-    )
-    trained.train_from_iterator(CORPUS * 4, trainer)
-    model = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in model["merges"]]
-    tokenizer = family.kind(vocab=model["vocab"], merges=merges, bos_token=family.bos, eos_token=family.eos)
-    special = [*family.special.split(), *family.media.values(), *filter(None, (family.bos, family.eos))]
-    tokenizer.add_tokens(
-        [AddedToken(text, special=True, normalized=False, rstrip=family.strips) for text in special]
-        + [AddedToken(text, special=False, normalized=False) for text in family.added.split()]
-    )
-    return tokenizer
 
 
 class Expanding:
@@ -211,14 +177,21 @@ def expanded(text, expand):
     return text
 
 
-def model_of(template):
-    """(config, processor) of the template's model."""
-    family = family_of(template)
-    tokenizer = tokenizer_of(family)
-    tokenizer.chat_template = TEMPLATES[template]
-    tokenizer.name_or_path = template
-    ids = {name: tokenizer.convert_tokens_to_ids(text) for name, text in family.media.items()}
-    return SimpleNamespace(**ids), Expanding(tokenizer, family.expand) if family.expand else tokenizer
+@pytest.fixture
+def model_of(tokenizer_like):
+    """Template's name -> (config, processor) of its model."""
+
+    def build(template):
+        family = family_of(template)
+        whole = f"{family.special} {' '.join(family.media.values())}"
+        tokenizer = tokenizer_like(
+            family.kind, whole, family.added, bos=family.bos, eos=family.eos, strips=family.strips
+        )
+        tokenizer.chat_template, tokenizer.name_or_path = TEMPLATES[template], template
+        ids = {name: tokenizer.convert_tokens_to_ids(text) for name, text in family.media.items()}
+        return SimpleNamespace(**ids), Expanding(tokenizer, family.expand) if family.expand else tokenizer
+
+    return build
 
 
 # A message is (role, parts); a part is a text that occurs once or "@image", "@video", "@audio".
@@ -268,7 +241,7 @@ def conversations(kinds):
         yield f"{kind} between", [("user", ["Elms", kind, "older than", kind, "?!"]), STORY[1], STORY[2]], {}
         yield f"several {kind}s", [SYSTEM, ("user", [kind] * 3 + ["Which is odd?"]), STORY[1], ("user", [kind])], {}
         yield f"{kind} alone", [("user", [kind]), STORY[1], ("user", [kind, "So?"])], {"add_generation_prompt": True}
-        captioned = [("user", ["Compare", *[kind] * 4, "and tell."]), STORY[1], ("user", [kind, "So?"])]
+        captioned = [("user", ["Compare", *[kind] * 11, "and tell."]), STORY[1], ("user", [kind, "So?"])]
         yield f"captioned {kind}s", captioned, {"add_vision_id": True}
     for one, other in zip(kinds, kinds[1:] + kinds[:1], strict=True):
         if one != other:
@@ -404,7 +377,7 @@ def is_variant(template):
 @pytest.mark.parametrize(
     "template", [pytest.param(name, marks=[pytest.mark.slow] * is_variant(name)) for name in TEMPLATES]
 )
-def test_every_token_is_read_as_it_was_said(template):
+def test_every_token_is_read_as_it_was_said(template, model_of):
     config, processor = model_of(template)
     spec = RoutingSpec.from_pretrained(config, processor)
     read, refused = readings(template, spec, processor)
@@ -547,7 +520,7 @@ SPANS = {
 
 
 @pytest.mark.parametrize("template", SPANS)
-def test_spans_are_those_written_by_hand(template):
+def test_spans_are_those_written_by_hand(template, model_of):
     messages, options, spans = SPANS[template]
     config, processor = model_of(template)
     spec = RoutingSpec.from_pretrained(config, processor)

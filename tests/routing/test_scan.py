@@ -44,6 +44,14 @@ def test_block_that_nothing_closes_in_its_turn_skips_nothing():
     assert routed(SPEC, [1, 2, 10, 20, 3, 4, 1, 2, 21, 11, 3, 4])[1] == [0, 0, 1, 1, 0, 0, 0, 0, 2, 2, 0, 0]
 
 
+def test_caption_with_a_number_is_skipped_up_to_its_length():
+    spec = RoutingSpec({"visual": (50,)}, user_open=((1, 2),), user_close=((3,),), skip=(((8,), (9, 50), 5),))
+    assert routed(spec, [1, 2, 20, 8, 30, 31, 9, 50, 21, 3])[1] == [0, 0, 1, 0, 0, 0, 0, 1, 1, 0]
+    assert routed(spec, [1, 2, 8, 30, 31, 32, 9, 50, 21, 3])[1] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 0]
+    assert routed(spec, [1, 2, 8, 8, 30, 31, 9, 50, 21, 3])[1] == [0, 0, 1, 0, 0, 0, 0, 1, 1, 0]
+    assert RoutingSpec.from_dict(spec.to_dict()) == spec
+
+
 def test_media_outside_a_turn_has_none():
     modality, turn, _ = routed(SPEC, [50, 20, 1, 2, 21, 3, 4, 60])
     assert modality[0] == 1 and modality[7] == 2

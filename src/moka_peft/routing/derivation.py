@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 
 import torch
@@ -15,6 +16,7 @@ from .spec import RoutingSpec, SkipItem
 
 BESIDE = ("media", "marker")  # tokens that hold a caption next to them
 EXPANSION = 3  # a processor repeats a placeholder; the spec must not depend on how often
+NUMBER_TOKENS = 8  # of a number in a caption, such as 1234.5
 SHOWN_TOKENS = 6  # on each side of a difference
 
 Sequence_ = tuple[int, ...]
@@ -26,21 +28,24 @@ def derive_spec(
     delimiters: Delimiters,
     placeholders: Mapping[str, Sequence_],
     special: Container[int],
+    enclosure: SkipItem | None = None,
 ) -> RoutingSpec:
     """Collects every tokenisation of the delimiters, and what the template adds to a user turn as `skip`.
 
-    `special`: ids of the tokenizer's special tokens.
+    `special`: ids of the tokenizer's special tokens; `enclosure`: a pair that encloses no instruction.
+    Raises ValueError on a caption that begins or ends with a number, outside `enclosure`: users write numbers too.
     """
     opens: set[Sequence_] = set()
     closes: set[Sequence_] = set()
-    skip: dict[SkipItem, None] = {}
+    skip: dict[SkipItem, None] = {} if enclosure is None else {enclosure: None}
     for rendering in renderings:
         labels = label_tokens(rendering, delimiters, _flat(placeholders), special)
         opens |= _sequences(rendering, labels, "open") | _sequences(rendering, labels, "open", "open_space")
         closes |= _sequences(rendering, labels, "close") | _sequences(rendering, labels, "close_space", "close")
         skip |= dict.fromkeys(_blocks(rendering, labels))
         skip |= dict.fromkeys(token for token, label in _pairs(rendering, labels) if label[0] == "marker")
-        skip |= dict.fromkeys(_anchored(rendering, labels, run) for run in _captions(rendering, labels))
+        captions = [run for run in _captions(rendering, labels) if not _is_enclosed(rendering.ids, run, enclosure)]
+        skip |= dict.fromkeys(_anchored(rendering, labels, run) for run in captions)
     return RoutingSpec(
         placeholders=placeholders,
         user_open=tuple(s for s in opens if not any(o != s and s[-len(o) :] == o for o in opens)),
@@ -111,12 +116,29 @@ def _captions(rendering: Rendering, labels: Sequence[Label]) -> Iterator[range]:
                 yield part
 
 
-def _anchored(rendering: Rendering, labels: Sequence[Label], run: range) -> Sequence_:
-    """The caption with the media or marker token after it, else before it: users write captions too."""
-    if run.stop < len(labels) and labels[run.stop][0] in BESIDE:
-        return rendering.ids[run.start : run.stop + 1]
-    held = run.start > 0 and labels[run.start - 1][0] in BESIDE
-    return rendering.ids[run.start - held : run.stop]
+def _anchored(rendering: Rendering, labels: Sequence[Label], run: range) -> SkipItem:
+    """The caption with the media or marker token after it, else before it: users write captions too.
+
+    One with a number in it becomes the pair around the number.
+    """
+    is_followed = run.stop < len(labels) and labels[run.stop][0] in BESIDE
+    is_led = not is_followed and run.start > 0 and labels[run.start - 1][0] in BESIDE
+    held = range(run.start - is_led, run.stop + is_followed)
+    numbers = [i for i in run if re.search(r"\d", rendering.text[slice(*rendering.offsets[i])])]
+    if len(held) == len(run) or not numbers:
+        return rendering.ids[held.start : held.stop]
+    before, after = rendering.ids[held.start : numbers[0]], rendering.ids[numbers[-1] + 1 : held.stop]
+    if not before or not after:
+        text = rendering.text[rendering.offsets[held.start][0] : rendering.offsets[held.stop - 1][1]]
+        raise ValueError(f"the number in {text!r} around media cannot be told from a number that a user writes")
+    return before, after, len(before) + NUMBER_TOKENS + len(after)
+
+
+def _is_enclosed(ids: Sequence_, run: range, enclosure: SkipItem | None) -> bool:
+    if not isinstance(enclosure, tuple):
+        return False
+    before = [token for token in ids[: run.start] if (token,) in enclosure]
+    return bool(before) and (before[-1],) == enclosure[0]
 
 
 def _expected(

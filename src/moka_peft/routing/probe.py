@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from .delimiters import find_delimiters
 from .derivation import check_spec, derive_spec
-from .expansion import image_expansion, with_siblings
-from .placeholders import KNOWN_KINDS, media_token_ids, placeholders_by_modality, token_ids
+from .expansion import media_expansions, with_siblings
 from .rendering import render_conversations
-from .spec import RoutingSpec
+from .spec import RoutingSpec, SkipItem
 
 PARTS = ("image", "video", "audio")  # kinds of content part that chat templates know
+MODELS = ("thinker_config",)  # a part of a model that has media and a decoder of its own
 MARKER = re.compile(rf"({'|'.join(KNOWN_KINDS)})_(start|end|begin|bos|eos|break|newline)|(bo|eo)[iav]")
 BY_HAND = (
     "Pass a spec of your own: MokaConfig(routing=RoutingSpec(placeholders={'visual': (image_token_id,)}, "
@@ -41,7 +42,8 @@ def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
             f"audio_token_id or another <media>_token_id that the tokenizer of {template} knows. {BY_HAND}"
         )
     try:
-        spec = _probe(processor, tokenizer, media, _markers(config))
+        markers = {name: token for name, token in _token_ids(config).items() if _is_written(token, tokenizer)}
+        spec = _probe(processor, tokenizer, media, markers)
     except Exception as error:  # a template may raise anything; the message says whose template it was
         raise ValueError(f"`chat_template` of {template} gives no routing spec: {error}. {BY_HAND}") from error
     return replace(spec, template=template)
@@ -62,13 +64,28 @@ def media_tokens(config: Any, processor: Any) -> dict[str, int]:
     }
 
 
+def _token_ids(config: Any) -> dict[str, int]:
+    """Every `<name>_token_id` or `<name>_token_index` that is set, by name; the config's before its parts'."""
+    found: dict[str, int] = {}
+    for owner in _owners(config):
+        attributes = [*getattr(owner, "__dict__", ()), *(getattr(owner, "attribute_map", None) or {})]
+        for match in filter(None, (re.fullmatch(r"(\w+)_token_(?:id|index)", name) for name in attributes)):
+            value = getattr(owner, match[0], None)
+            if isinstance(value, int):
+                found.setdefault(match[1], value)
+    return found
+
+
+def _owners(config: Any) -> Iterator[Any]:
+    """The config, the configs of its encoders and decoder, and all of these of a part that is a model by itself."""
+    names = [f"{name}_config" for name in (*KNOWN_KINDS, "text")]
+    for owner in (config, *(getattr(config, name, None) for name in MODELS)):
+        yield from (owner, *(getattr(owner, name, None) for name in names))
+
+
 def _is_written(token: int, tokenizer: Any) -> bool:
     """Whether the tokenizer has this id: some configs keep ids of media that the model does not take."""
     return token >= 0 and tokenizer.convert_ids_to_tokens(token) is not None
-
-
-def _markers(config: Any) -> list[int]:
-    return [token for name, token in token_ids(config).items() if MARKER.fullmatch(name)]
 
 
 def _fast_tokenizer(processor: Any, template: str) -> Any:
@@ -83,21 +100,37 @@ def _fast_tokenizer(processor: Any, template: str) -> Any:
     return tokenizer
 
 
-def _probe(processor: Any, tokenizer: Any, media: dict[str, int], markers: list[int]) -> RoutingSpec:
+def _probe(processor: Any, tokenizer: Any, media: dict[str, int], named: dict[str, int]) -> RoutingSpec:
     texts = {kind: tokenizer.convert_ids_to_tokens(token) for kind, token in media.items()}
     parts = {kind: text for kind, text in texts.items() if kind in PARTS or kind not in KNOWN_KINDS}
-    expansions = image_expansion(processor, tokenizer, texts["image"]) if "image" in texts else {}
+    expansions = media_expansions(processor, tokenizer, parts)
     renderings = render_conversations(processor, tokenizer, parts, expansions)
     if not renderings:
         raise ValueError("it leaves out or rewrites what the user says")
     special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
     delimiters = find_delimiters(renderings, special.values(), ends)
-    spec = derive_spec(renderings, delimiters, placeholders_by_modality(media), special)
+    spec = derive_spec(renderings, delimiters, _by_modality(media), special, _video_frames(named))
     found = {item for item in spec.skip if isinstance(item, int)}
     if not any({*media.values(), *found} & set(rendering.ids) for rendering in renderings):
         raise ValueError(f"it writes nothing for media: expected {' or '.join(texts.values())} in the text")
+    markers = {token for name, token in named.items() if MARKER.fullmatch(name)}
     around = sorted(with_siblings({*markers, *found}, special))
     spec = replace(spec, skip=(*around, *(item for item in spec.skip if not isinstance(item, int))))
     check_spec(spec, renderings, delimiters, special)
     return spec
+
+
+def _video_frames(named: dict[str, int]) -> SkipItem | None:
+    """Everything in a video that has a start and an end of its own: some processors write times between frames."""
+    start, end = named.get("video_start"), named.get("video_end")
+    return ((start,), (end,)) if start is not None and end is not None else None
+
+
+def _by_modality(media: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Modality -> placeholder ids: visual, audio, then the others by name."""
+    grouped: dict[str, list[int]] = {}
+    for kind, token in media.items():
+        grouped.setdefault("visual" if kind in VISUAL else kind, []).append(token)
+    order = sorted(grouped, key=lambda name: (name != "visual", name != "audio", name))
+    return {name: tuple(dict.fromkeys(grouped[name])) for name in order}

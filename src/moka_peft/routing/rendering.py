@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .expansion import expand
 from .messages import SHAPES, Conversation, conversations
 
 PRINTED_PARTS = ("'type': 'text'", '"type": "text"')  # a template of strings prints the list that it was given
@@ -57,9 +58,7 @@ def render_conversations(
         except Exception as refusal:  # each template refuses in its own way: any exception type
             error = error or refusal
             continue
-        for before, after in (expansions or {}).items():
-            text = text.replace(before, after)
-        renderings += _tokenised(text, conversation, tokenizer, set(placeholders))
+        renderings += _tokenised(expand(text, expansions or {}), conversation, tokenizer, set(placeholders))
     if not renderings and error is not None:
         raise error
     return renderings

@@ -132,15 +132,17 @@ def _skipped(ids: Tensor, spec: RoutingSpec, turn: Tensor) -> Tensor:
             skipped = skipped | _matches(ids, (item,))[2]  # pyright: ignore[reportArgumentType]
         else:
             begins, _, _ = _matches(ids, item[:1])  # pyright: ignore[reportArgumentType]
-            _, ends, _ = _matches(ids, item[1:])  # pyright: ignore[reportArgumentType]
-            skipped = skipped | _enclosed(begins, ends, turn)
+            _, ends, _ = _matches(ids, item[1:2])  # pyright: ignore[reportArgumentType]
+            longest = item[2] if len(item) == 3 else ids.shape[1]
+            skipped = skipped | _enclosed(begins, ends, turn, longest)  # pyright: ignore[reportArgumentType]
     return skipped
 
 
-def _enclosed(begins: Tensor, ends: Tensor, turn: Tensor) -> Tensor:
-    """[B, S] bool: from a begin to the next end, both in the same turn; a begin that nothing ends encloses nothing."""
+def _enclosed(begins: Tensor, ends: Tensor, turn: Tensor, longest: int) -> Tensor:
+    """[B, S] bool: from a begin to the next end, both in the same turn and at most `longest` tokens; a begin that
+    nothing ends encloses nothing."""
     begin, end = _last(begins, before=False), _next(ends)
-    enclosed = (begin > _last(ends, before=True)) & (end < turn.shape[1])
+    enclosed = (begin > _last(ends, before=True)) & (end < turn.shape[1]) & (end - begin < longest)
     begin_turn = turn.gather(1, begin.clamp(min=0))
     end_turn = turn.gather(1, end.clamp(max=turn.shape[1] - 1))
     return enclosed & (begin_turn == turn) & (end_turn == turn)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Sequence_ = tuple[int, ...]
-SkipItem = int | Sequence_ | tuple[Sequence_, Sequence_]
+SkipItem = int | Sequence_ | tuple[Sequence_, Sequence_] | tuple[Sequence_, Sequence_, int]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class RoutingSpec:
     `placeholders`: modality name -> ids of its placeholder tokens, e.g. {"visual": (151655, 151656)}.
     `user_open`, `user_close`: every token sequence that opens or closes a user turn.
     `skip`: text inside a user turn that is not instruction: an id (a media marker), a sequence of ids (a caption),
-    or a pair of sequences (everything from the first to the second, e.g. a system block).
+    a pair of sequences (everything from the first to the second, e.g. a system block), or a pair and the most tokens
+    that it may cover (a caption with a number, e.g. "Picture 12: ").
     `answer_start`: for templates without a close: the sequences that start the answer.
     `template`: where the spec came from, for messages.
 
@@ -95,6 +96,7 @@ def _ids(values: Any, name: str) -> tuple[int, ...]:
 def _skip_item(item: Any) -> SkipItem:
     if isinstance(item, int):
         return _ids(item, "skip")[0]
-    if len(item) == 2 and not any(isinstance(part, int) for part in item):
-        return (_ids(item[0], "skip"), _ids(item[1], "skip"))
+    if len(item) in (2, 3) and not any(isinstance(part, int) for part in item[:2]):
+        pair = (_ids(item[0], "skip"), _ids(item[1], "skip"))
+        return pair if len(item) == 2 else (*pair, _ids(item[2], "skip")[0])
     return _ids(item, "skip")
