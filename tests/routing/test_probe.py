@@ -142,6 +142,20 @@ def test_ids_of_the_encoders_configs_count(styled):
     config, processor = styled("headers")
     nested = SimpleNamespace(vision_config=SimpleNamespace(image_token_id=config.image_token_id))
     assert RoutingSpec.from_pretrained(nested, processor).placeholders == {"visual": (config.image_token_id,)}
+    thinker = SimpleNamespace(text_config=SimpleNamespace(audio_token_index=config.audio_token_id))
+    nested = SimpleNamespace(thinker_config=thinker)
+    assert RoutingSpec.from_pretrained(nested, processor).placeholders == {"audio": (config.audio_token_id,)}
+
+
+def test_models_of_videos_alone(styled):
+    config, processor = styled("chatml")
+    only = SimpleNamespace(video_token_id=config.video_token_id)
+    spec = RoutingSpec.from_pretrained(only, processor)
+    assert spec.placeholders == {"visual": (config.video_token_id,)}
+    text = processor.apply_chat_template([message("user", "Who", "runs?")], tokenize=False)
+    ids = processor(text.replace("Who", "Who<|vision_start|><|video_pad|><|vision_end|>"), return_tensors="pt")
+    routing = route(ids["input_ids"], spec)
+    assert processor.decode(ids["input_ids"][routing.is_instruction]) == "Whoruns?"
 
 
 def test_ids_that_the_tokenizer_lacks_are_left_out(styled):

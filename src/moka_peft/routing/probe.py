@@ -16,10 +16,6 @@ from .spec import RoutingSpec, SkipItem
 PARTS = ("image", "video", "audio")  # kinds of content part that chat templates know
 MODELS = ("thinker_config",)  # a part of a model that has media and a decoder of its own
 MARKER = re.compile(rf"({'|'.join(KNOWN_KINDS)})_(start|end|begin|bos|eos|break|newline)|(bo|eo)[iav]")
-BY_HAND = (
-    "Pass a spec of your own: MokaConfig(routing=RoutingSpec(placeholders={'visual': (image_token_id,)}, "
-    "user_open=((...),), user_close=((...),)))."
-)
 
 
 def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
@@ -34,19 +30,29 @@ def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
     """
     config = getattr(model, "config", model)
     template = template_name(processor)
-    tokenizer = _fast_tokenizer(processor, template)
-    media = {k: token for k, token in media_tokens(config, processor).items() if _is_written(token, tokenizer)}
+    tokens = media_tokens(config, processor)
+    tokenizer = _fast_tokenizer(processor, template, _by_hand(tokens))
+    media = {kind: token for kind, token in tokens.items() if _is_written(token, tokenizer)}
     if not media:
         raise ValueError(
             f"`config` of {type(model).__name__} has no media placeholder: expected image_token_id, video_token_id, "
-            f"audio_token_id or another <media>_token_id that the tokenizer of {template} knows. {BY_HAND}"
+            f"audio_token_id or another <media>_token_id that the tokenizer of {template} knows. {_by_hand(media)}"
         )
     try:
         markers = {name: token for name, token in _token_ids(config).items() if _is_written(token, tokenizer)}
         spec = _probe(processor, tokenizer, media, markers)
     except Exception as error:  # a template may raise anything; the message says whose template it was
-        raise ValueError(f"`chat_template` of {template} gives no routing spec: {error}. {BY_HAND}") from error
+        raise ValueError(f"`chat_template` of {template} gives no routing spec: {error}. {_by_hand(media)}") from error
     return replace(spec, template=template)
+
+
+def _by_hand(media: dict[str, int]) -> str:
+    """How to go on without a derived spec."""
+    placeholders = _by_modality(media) or "{'visual': (image_token_id,)}"
+    return (
+        f"Pass a spec of your own: MokaConfig(routing=RoutingSpec(placeholders={placeholders}, user_open=((...),), "
+        "user_close=((...),))); for prompts without turns, answer_start=((...),): the tokens where the answer begins."
+    )
 
 
 def template_name(processor: Any) -> str:
@@ -88,15 +94,15 @@ def _is_written(token: int, tokenizer: Any) -> bool:
     return token >= 0 and tokenizer.convert_ids_to_tokens(token) is not None
 
 
-def _fast_tokenizer(processor: Any, template: str) -> Any:
+def _fast_tokenizer(processor: Any, template: str, by_hand: str) -> Any:
     tokenizer = getattr(processor, "tokenizer", processor)
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"`tokenizer` of {template} gives no character offsets: expected a fast tokenizer, "
-            f"got {type(tokenizer).__name__}. {BY_HAND}"
+            f"got {type(tokenizer).__name__}. {by_hand}"
         )
     if not getattr(processor, "chat_template", None) and not getattr(tokenizer, "chat_template", None):
-        raise ValueError(f"`chat_template` of {template} is missing: user turns cannot be told apart. {BY_HAND}")
+        raise ValueError(f"`chat_template` of {template} is missing: user turns cannot be told apart. {by_hand}")
     return tokenizer
 
 
