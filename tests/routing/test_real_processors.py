@@ -217,6 +217,7 @@ def qwen2_5_omni(train, templates):
     template = templates["chatml"].replace(WRITTEN, written)
     images = image_processor("qwen2_vl", "Qwen2VLImageProcessorPil")
     processor = Omni(images, WhisperFeatureExtractor(feature_size=8), named(tokenizer, **media), template)
+    processor.video_processor = Frames()
     thinker = ids(tokenizer, **{f"{name}_index": text for name, text in media.items()}, **marks)
     return transformers.Qwen2_5OmniConfig(thinker_config=thinker), processor
 
@@ -260,8 +261,12 @@ def processed(processor, turns):
     text = processor.apply_chat_template(messages, tokenize=False)
     options = {"audio_kwargs": {"sampling_rate": 16_000}} if "audio" in media else {}
     inputs = processor(text=[text], add_special_tokens=False, return_mm_token_type_ids=True, **media, **options)
-    types = inputs["mm_token_type_ids"] if "mm_token_type_ids" in inputs else inputs["token_type_ids"]
-    return torch.tensor(inputs["input_ids"]).reshape(-1), torch.as_tensor(types).reshape(-1)
+    input_ids = torch.tensor(inputs["input_ids"]).reshape(-1)
+    types = next((inputs[name] for name in ("mm_token_type_ids", "token_type_ids") if name in inputs), None)
+    if types is None:  # Qwen2.5-Omni before transformers 5.23
+        names = [None, processor.image_token_id, processor.video_token_id, processor.audio_token_id]
+        types = [names.index(token) if token in names else 0 for token in input_ids.tolist()]
+    return input_ids, torch.as_tensor(types).reshape(-1)
 
 
 ANSWER = [{"type": "text", "text": "Nothing much."}]
