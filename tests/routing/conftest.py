@@ -137,11 +137,11 @@ def _trained(tokenizer, alphabet, special, bos, eos):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
 
 
-def train_like(kind, special="", added="", *, bos=None, eos=None, strips=False):
+def train_like(kind, special="", added="", *, bos=None, eos=None, strips=False, words=()):
     """A tokenizer of a model's own class, trained on CORPUS as the model's was: merges stay within words.
 
     `special` tokens and `added` ones, which are not special, are kept whole; `strips`: special tokens swallow the
-    white space after them.
+    white space after them; `words`: learnt above all others.
     """
     if kind is Qwen2Tokenizer:
         whole = [eos]
@@ -149,13 +149,13 @@ def train_like(kind, special="", added="", *, bos=None, eos=None, strips=False):
     else:
         whole = ["<unk>", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<mask>", *(f"<0x{n:02X}>" for n in range(256))]
         alphabet = ["▁", *map(chr, range(33, 127))]
-        words = pre_tokenizers.Split(Regex(r"▁?\p{L}+|▁?[^\p{L}\s▁]+|\n+|▁+"), "isolated")
-        splitter = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="never", split=False), words])
+        pieces = pre_tokenizers.Split(Regex(r"▁?\p{L}+|▁?[^\p{L}\s▁]+|\n+|▁+"), "isolated")
+        splitter = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="never", split=False), pieces])
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = splitter
     size = len(whole) + len(alphabet) + 200
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=whole, initial_alphabet=alphabet, show_progress=False)
-    trained.train_from_iterator(CORPUS * 4, trainer)
+    trained.train_from_iterator([*CORPUS * 4, *(word.replace("▁", " ") for word in words * 50)], trainer)
     model = json.loads(trained.to_str())["model"]
     tokenizer = kind(vocab=model["vocab"], merges=[tuple(p) for p in model["merges"]], bos_token=bos, eos_token=eos)
     tokens = [AddedToken(text, special=True, normalized=False, rstrip=strips) for text in special.split()]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import LlamaTokenizer
 
 from moka_peft.composite import tiny_avt_config, tiny_avt_processor
 from moka_peft.routing import RoutingSpec, route
@@ -315,6 +316,36 @@ def test_template_without_readable_turns_is_named(styled, old, new, reason):
     processor.chat_template = processor.chat_template.replace(old, new)
     with pytest.raises(ValueError, match=rf"(?s)TokenizersBackend \(some/model\).*{reason}.*MokaConfig"):
         RoutingSpec.from_pretrained(config, processor)
+
+
+def test_delimiters_of_plain_text_do_not_touch_what_users_say(styled):
+    config, processor = styled("user_colon_bytes")
+    spaced = processor.chat_template
+    for old, new in (("'USER' + ': '", "'USER:'"), ("message.role | upper + ': '", "message.role | upper + ':'")):
+        processor.chat_template = spaced.replace(old, new)
+    with pytest.raises(
+        ValueError, match="nothing parts 'USER:' from what users say, and it is no special token.*MokaC"
+    ):
+        RoutingSpec.from_pretrained(config, processor)
+    processor.chat_template = spaced.replace("'assistant' else ' '", "'assistant' else ''")
+    with pytest.raises(ValueError, match="nothing parts 'ASSISTANT:' from what users say.*MokaConfig"):
+        RoutingSpec.from_pretrained(config, processor)
+
+
+@pytest.mark.parametrize("said", ["Who ", "Who  ", " Who", "Who\n", "\n\nWho\n\n", "Who \n"])
+def test_white_space_of_users_does_not_hide_a_delimiter(said, tokenizer_like, chat_templates):
+    tokenizer = tokenizer_like(
+        LlamaTokenizer, "<image>", bos="<s>", eos="</s>", words=("▁▁", "▁▁", "▁ASSISTANT", "▁USER")
+    )
+    tokenizer.chat_template = chat_templates["user_colon"]
+    config = SimpleNamespace(image_token_id=tokenizer.convert_tokens_to_ids("<image>"))
+    spec = RoutingSpec.from_pretrained(config, tokenizer)
+    messages = [message("user", said), message("assistant", "Me."), message("user", said, "image")]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    routing = route(ids, spec)
+    assert tokenizer.decode(ids[routing.is_instruction]).split() == ["Who", "Who"]
+    assert routing.turn[routing.is_media].tolist() == [2]
 
 
 def test_results_of_tools_need_marks_inside_a_user_turn(styled):

@@ -25,7 +25,7 @@ class Delimiters:
 
 
 def find_delimiters(renderings: Sequence[Rendering], special: Iterable[str], ends: Sequence[str]) -> Delimiters:
-    """Longest common text before and after what users say. `special`: texts of special tokens, never cut through;
+    """Longest common text before and after what users say. `special`: texts of tokens that are never cut through;
     `ends`: texts of the begin and end tokens, which are no part of an opening.
 
     Raises ValueError where there is none, or where nothing marks the result of a tool inside a user turn: the reason,
@@ -41,6 +41,8 @@ def find_delimiters(renderings: Sequence[Rendering], special: Iterable[str], end
     if not opening or not closing:
         raise ValueError(f"no common text marks where a user turn {'ends' if opening else 'begins'}")
     found = Delimiters(opening, closing, _find_block(plain, opening))
+    for rendering in plain:
+        _check_apart(rendering, found, tokens)
     return replace(found, tool=_find_tool(renderings, found))
 
 
@@ -86,6 +88,20 @@ def _find_block(plain: Sequence[Rendering], opening: str) -> tuple[str, str] | N
                 after = rendering.text[system.end : user.start].strip()
                 return (before, after) if before and after else None
     return None
+
+
+def _check_apart(rendering: Rendering, delimiters: Delimiters, tokens: Sequence[str]) -> None:
+    """Raises ValueError where a delimiter of plain text touches what users say: every word would merge with it in its
+    own way."""
+    for said in rendering.of("user"):
+        touches_open = rendering.text.endswith(delimiters.open, 0, said.start)
+        touches_close = rendering.text.startswith(delimiters.close, said.end)
+        for touches, name, plain in (
+            (touches_open, delimiters.open, not delimiters.open.endswith(tuple(tokens))),
+            (touches_close, delimiters.close, not delimiters.close.startswith(tuple(tokens))),
+        ):
+            if touches and plain:
+                raise ValueError(f"nothing parts {name!r} from what users say, and it is no special token")
 
 
 def _find_tool(renderings: Sequence[Rendering], delimiters: Delimiters) -> tuple[str, str] | None:

@@ -152,7 +152,8 @@ def _expected(
     for index, (token, (name, turn)) in enumerate(_pairs(rendering, labels)):
         start, end = rendering.offsets[index]
         expected: Expected = (modality.get(token, TEXT), turn if name in ("user", "media") else 0)
-        if name == "free" or (name == "extra" and index not in captions):
+        is_blank = name == "user" and not rendering.text[start:end].strip()  # may be a template's white space as well
+        if name == "free" or is_blank or (name == "extra" and index not in captions):
             expected = None
         row += [(token, expected, rendering.text[start:end])] * (times if name == "media" else 1)
     return row

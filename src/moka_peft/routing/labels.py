@@ -43,6 +43,9 @@ def label_tokens(
     for index, token in enumerate(rendering.ids):
         if token in placeholders:
             labels[index] = ("media", labels[index][1])
+        elif labels[index][0] == "user" and token in special:  # it swallows white space that the user wrote
+            written = [label for label in characters[slice(*rendering.offsets[index])] if label[0] != "user"]
+            labels[index] = _token_label(written, 0, len(written))
         elif labels[index][0] == "extra" and token in special:
             labels[index] = ("marker", labels[index][1])
     return labels
@@ -98,8 +101,9 @@ def _label_turn(
     limit = min((s.start for s in rendering.said if s.start >= group[-1].end), default=len(text))
     end = text.find(delimiters.close, group[-1].end, limit)
     opened = write("open", start, start + len(delimiters.open))
-    content = write("open_space", opened, _skip_space(text, opened))
-    closing = len(text[:end].rstrip()) if end >= 0 else limit
+    first = min(said.start for said in rendering.said if said.start >= opened)  # white space of its own is no delimiter
+    content = write("open_space", opened, min(_skip_space(text, opened), first))
+    closing = max(len(text[:end].rstrip()), group[-1].end) if end >= 0 else limit
     write("extra", content, closing)
     for said in (s for s in rendering.said if content <= s.start < closing):
         if said.role == "user":

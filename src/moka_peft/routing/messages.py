@@ -10,6 +10,8 @@ from typing import Any
 
 # First and last characters differ, because plain-text delimiters merge with their neighbours in other ways.
 USER_TEXTS = ("Quartz lemon", "violet kites?", "7 plums hum.", "(sage) otters 9", '"Dune" fox!')
+# What users leave around their words merges with the white space of a template.
+SPACED_TEXTS = (" moth wing", "fern ", "\nhalo, ", "ivy;\n", "  dew!  ", "\n\nelm.\n\n")
 SYSTEM_TEXT = "Basalt owls sing."
 ANSWER_TEXTS = ("Cobalt wren", "umber 4.")
 CALL_TEXT = "Juniper cove"
@@ -90,6 +92,11 @@ def conversations(kinds: Parts, template: str) -> Iterator[Conversation]:
                     yield Conversation(
                         messages, {"add_generation_prompt": ending == "prompt", **switch}, plain and not switch
                     )
+    for first, second in zip(SPACED_TEXTS, SPACED_TEXTS[1:] + SPACED_TEXTS[:1], strict=True):
+        for ending in ENDINGS[:2]:
+            yield Conversation(
+                _messages(((first,), (second,)), False, ending), {"add_generation_prompt": ending == "prompt"}
+            )
     if "tool" in template:
         yield from _tool_conversations()
 

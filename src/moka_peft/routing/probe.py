@@ -115,7 +115,8 @@ def _probe(processor: Any, tokenizer: Any, media: dict[str, int], named: dict[st
         raise ValueError("it leaves out or rewrites what the user says")
     special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
-    delimiters = find_delimiters(renderings, special.values(), ends)
+    whole = [added.content for added in tokenizer.added_tokens_decoder.values()]
+    delimiters = find_delimiters(renderings, whole, ends)
     spec = derive_spec(renderings, delimiters, _by_modality(media), special, _video_frames(named))
     found = {item for item in spec.skip if isinstance(item, int)}
     if not any({*media.values(), *found} & set(rendering.ids) for rendering in renderings):
