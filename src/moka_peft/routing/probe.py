@@ -24,6 +24,9 @@ def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
     A system prompt, or the definitions of tools, that a template writes into the user turn without marks of its own
     reads as instruction. The result of a tool never does: where a template writes it into a user turn, that turn has
     a number of its own and no instruction.
+    Delimiters that users type are read as the tokenizer reads them: as a special token, a typed close ends the
+    instruction of its own turn, and other turns and rows stay as they are; split into pieces
+    (`split_special_tokens=True`, `sanitize_control_tokens=True`), they are instruction like other words.
     Raises ValueError, naming the template, where the config has no placeholder or the tokenizer no offsets, where
     the template marks no user turns or no results of tools inside them, or where a rendered span differs from what
     the spec finds.
