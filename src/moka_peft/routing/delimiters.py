@@ -33,11 +33,11 @@ def find_delimiters(renderings: Sequence[Rendering], special: Iterable[str], end
     """
     plain = [rendering for rendering in renderings if rendering.plain]
     written = "\n".join(rendering.text for rendering in plain)
-    tokens = sorted((text for text in special if text in written), key=len, reverse=True)
-    pieces = re.compile("|".join([*map(re.escape, tokens), r"\w+|\s|."]), re.DOTALL)
+    tokens = [text for text in special if text in written]
+    pieces = pieces_of(tokens)
     opening = _find_open(plain, pieces, ends)
     following = [_after_user(rendering, turn) for rendering in plain for turn in (1, 2)]
-    closing = _common((text for text in following if text.strip()), pieces).strip()
+    closing = common_text((text for text in following if text.strip()), pieces).strip()
     if not opening or not closing:
         raise ValueError(f"no common text marks where a user turn {'ends' if opening else 'begins'}")
     found = Delimiters(opening, closing, _find_block(plain, opening))
@@ -48,15 +48,15 @@ def find_delimiters(renderings: Sequence[Rendering], special: Iterable[str], end
 
 def _find_open(plain: Sequence[Rendering], pieces: re.Pattern, ends: Sequence[str]) -> str:
     between = [_between_turns(r) for r in plain if not r.of("system")] or [_between_turns(r) for r in plain]
-    opening = _common(between, pieces, from_end=True)
+    opening = common_text(between, pieces, from_end=True)
     answered = [r.text[r.of("assistant", 2)[0].end :] for r in plain if r.of("assistant", 2)]
-    for prefix in (_common(answered, pieces), *ends, *ends):  # twice: an end and a begin token in any order
+    for prefix in (common_text(answered, pieces), *ends, *ends):  # twice: an end and a begin token in any order
         opening = opening.strip().removeprefix(prefix.strip() or " ") or opening
     opening = opening.strip()
     first = [r.text[: r.of("user", 1)[0].start] for r in plain if not r.of("system")]
     if all(opening in text for text in first):
         return opening
-    return _common([opening, *(text.rstrip() for text in first)], pieces, from_end=True).strip()
+    return common_text([opening, *(text.rstrip() for text in first)], pieces, from_end=True).strip()
 
 
 def _between_turns(rendering: Rendering) -> str:
@@ -70,7 +70,12 @@ def _after_user(rendering: Rendering, turn: int) -> str:
     return rendering.text[last : min(following, default=len(rendering.text))]
 
 
-def _common(texts: Iterable[str], pieces: re.Pattern, *, from_end: bool = False) -> str:
+def pieces_of(tokens: Sequence[str]) -> re.Pattern:
+    """Matches `tokens`, longest first, words, and single other characters."""
+    return re.compile("|".join([*map(re.escape, sorted(tokens, key=len, reverse=True)), r"\w+|\s|."]), re.DOTALL)
+
+
+def common_text(texts: Iterable[str], pieces: re.Pattern, *, from_end: bool = False) -> str:
     """Longest common prefix (suffix) of whole words and special tokens."""
     split = [pieces.findall(text) for text in texts]
     split = [parts[::-1] for parts in split] if from_end else split

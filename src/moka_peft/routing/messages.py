@@ -101,6 +101,17 @@ def conversations(kinds: Parts, template: str) -> Iterator[Conversation]:
         yield from _tool_conversations()
 
 
+def single_turns(kinds: Parts) -> Iterator[Conversation]:
+    """Conversations of one user turn, for templates that take no second one."""
+    for text in (*USER_TEXTS, *SPACED_TEXTS):
+        for kind in kinds:
+            for parts in ((kind, text), (kind, kind, text)):
+                for ending in ENDINGS[:2]:
+                    answer: tuple[Message, ...] = (("assistant", ANSWER_TEXTS[:1]),) if ending == "answer" else ()
+                    options = {"add_generation_prompt": ending == "prompt"}
+                    yield Conversation((("user", parts), *answer), options)
+
+
 def _layouts(kinds: Parts) -> Iterator[tuple[Parts, Parts]]:
     """Parts of the first and of the second user turn."""
     yield from [(("text",), ("text",))] * len(USER_TEXTS)

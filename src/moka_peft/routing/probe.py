@@ -11,6 +11,7 @@ from .delimiters import find_delimiters
 from .derivation import check_spec, derive_spec
 from .expansion import media_expansions, with_siblings
 from .rendering import render_conversations
+from .single_turn import derive_single_turn
 from .spec import RoutingSpec, SkipItem
 
 PARTS = ("image", "video", "audio")  # kinds of content part that chat templates know
@@ -24,6 +25,8 @@ def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
     A system prompt, or the definitions of tools, that a template writes into the user turn without marks of its own
     reads as instruction. The result of a tool never does: where a template writes it into a user turn, that turn has
     a number of its own and no instruction.
+    A template that refuses a second turn gives a spec with `answer_start`, or with placeholders alone where nothing
+    marks the answer: then the prompt ends the instruction.
     Delimiters that users type are read as the tokenizer reads them: as a special token, a typed close ends the
     instruction of its own turn, and other turns and rows stay as they are; split into pieces
     (`split_special_tokens=True`, `sanitize_control_tokens=True`), they are instruction like other words.
@@ -113,12 +116,16 @@ def _probe(processor: Any, tokenizer: Any, media: dict[str, int], named: dict[st
     texts = {kind: tokenizer.convert_ids_to_tokens(token) for kind, token in media.items()}
     parts = {kind: text for kind, text in texts.items() if kind in PARTS or kind not in KNOWN_KINDS}
     expansions = media_expansions(processor, tokenizer, parts)
-    renderings = render_conversations(processor, tokenizer, parts, expansions)
+    whole = [added.content for added in tokenizer.added_tokens_decoder.values()]
+    try:
+        renderings = render_conversations(processor, tokenizer, parts, expansions)
+    except Exception:  # the template refuses a second turn, each in its own way
+        renderings = render_conversations(processor, tokenizer, parts, expansions, single=True)
+        return derive_single_turn(renderings, _by_modality(media), whole)
     if not renderings:
         raise ValueError("it leaves out or rewrites what the user says")
     special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
-    whole = [added.content for added in tokenizer.added_tokens_decoder.values()]
     delimiters = find_delimiters(renderings, whole, ends)
     spec = derive_spec(renderings, delimiters, _by_modality(media), special, _video_frames(named))
     found = {item for item in spec.skip if isinstance(item, int)}

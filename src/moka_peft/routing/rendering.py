@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .expansion import expand
-from .messages import SHAPES, Conversation, conversations
+from .messages import SHAPES, Conversation, conversations, single_turns
 
 PRINTED_PARTS = ("'type': 'text'", '"type": "text"')  # a template of strings prints the list that it was given
 
@@ -42,17 +42,23 @@ class Rendering:
 
 
 def render_conversations(
-    processor: Any, tokenizer: Any, placeholders: dict[str, str], expansions: Mapping[str, str] | None = None
+    processor: Any,
+    tokenizer: Any,
+    placeholders: dict[str, str],
+    expansions: Mapping[str, str] | None = None,
+    *,
+    single: bool = False,
 ) -> list[Rendering]:
-    """Renders and tokenises conversations of known texts. `placeholders`: kind of content part -> text of its
-    placeholder token; `expansions`: text that the processor replaces before it tokenises.
+    """Renders and tokenises conversations of known texts, of two turns or a `single` one. `placeholders`: kind of
+    content part -> text of its placeholder token; `expansions`: text that the processor replaces before it tokenises.
 
     A conversation that the template refuses (a system role, a kind of media, a tool) is left out. Raises the
     template's own error where it renders none.
     """
     renderings, error = [], None
     written = _written(processor, placeholders, expansions or {})
-    for conversation in conversations(tuple(placeholders), _template_text(processor)):
+    kinds = tuple(placeholders)
+    for conversation in single_turns(kinds) if single else conversations(kinds, _template_text(processor)):
         try:
             text = _rendered(processor, conversation, placeholders, written)
         except Exception as refusal:  # each template refuses in its own way: any exception type
