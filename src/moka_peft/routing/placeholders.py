@@ -27,11 +27,11 @@ def check_has_media_tokens(config: Any) -> None:
 
 
 def token_ids(config: Any) -> dict[str, int]:
-    """Every `<name>_token_id` or `<name>_token_index` that is set, by name; the config's before those it holds."""
+    """Every `<name>_token_id` or `<name>_token_index` that is set, by name; the config's before its parts'."""
     inner = [getattr(config, name, None) for name in INNER_CONFIGS]
-    encoders = [getattr(owner, f"{kind}_config", None) for owner in (config, *inner) for kind in KNOWN_KINDS]
+    parts = [getattr(owner, f"{kind}_config", None) for owner in (config, *inner) for kind in (*KNOWN_KINDS, "text")]
     found: dict[str, int] = {}
-    for owner in (config, *inner, *encoders):
+    for owner in (config, *inner, *parts):
         attributes = [*getattr(owner, "__dict__", ()), *(getattr(owner, "attribute_map", None) or {})]
         for match in filter(None, (re.fullmatch(r"(\w+)_token_(?:id|index)", name) for name in attributes)):
             value = getattr(owner, match[0], None)

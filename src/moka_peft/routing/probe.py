@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from .delimiters import find_delimiters
 from .derivation import check_spec, derive_spec
 from .expansion import media_expansions, with_siblings
+from .placeholders import KNOWN_KINDS, media_token_ids, placeholders_by_modality, token_ids
 from .rendering import render_conversations
 from .single_turn import derive_single_turn
 from .spec import RoutingSpec, SkipItem
 
 PARTS = ("image", "video", "audio")  # kinds of content part that chat templates know
-MODELS = ("thinker_config",)  # a part of a model that has media and a decoder of its own
 MARKER = re.compile(rf"({'|'.join(KNOWN_KINDS)})_(start|end|begin|bos|eos|break|newline)|(bo|eo)[iav]")
 
 
@@ -45,7 +44,7 @@ def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
             f"audio_token_id or another <media>_token_id that the tokenizer of {template} knows. {_by_hand(media)}"
         )
     try:
-        markers = {name: token for name, token in _token_ids(config).items() if _is_written(token, tokenizer)}
+        markers = {name: token for name, token in token_ids(config).items() if _is_written(token, tokenizer)}
         spec = _probe(processor, tokenizer, media, markers)
     except Exception as error:  # a template may raise anything; the message says whose template it was
         raise ValueError(f"`chat_template` of {template} gives no routing spec: {error}. {_by_hand(media)}") from error
@@ -54,7 +53,7 @@ def spec_from_pretrained(model: Any, processor: Any) -> RoutingSpec:
 
 def _by_hand(media: dict[str, int]) -> str:
     """How to go on without a derived spec."""
-    placeholders = _by_modality(media) or "{'visual': (image_token_id,)}"
+    placeholders = placeholders_by_modality(media) or "{'visual': (image_token_id,)}"
     return (
         f"Pass a spec of your own: MokaConfig(routing=RoutingSpec(placeholders={placeholders}, user_open=((...),), "
         "user_close=((...),))); for prompts without turns, answer_start=((...),): the tokens where the answer begins."
@@ -74,25 +73,6 @@ def media_tokens(config: Any, processor: Any) -> dict[str, int]:
         for kind, token in media_token_ids(config).items()
         if kind in KNOWN_KINDS or hasattr(processor, f"{kind}_token")
     }
-
-
-def _token_ids(config: Any) -> dict[str, int]:
-    """Every `<name>_token_id` or `<name>_token_index` that is set, by name; the config's before its parts'."""
-    found: dict[str, int] = {}
-    for owner in _owners(config):
-        attributes = [*getattr(owner, "__dict__", ()), *(getattr(owner, "attribute_map", None) or {})]
-        for match in filter(None, (re.fullmatch(r"(\w+)_token_(?:id|index)", name) for name in attributes)):
-            value = getattr(owner, match[0], None)
-            if isinstance(value, int):
-                found.setdefault(match[1], value)
-    return found
-
-
-def _owners(config: Any) -> Iterator[Any]:
-    """The config, the configs of its encoders and decoder, and all of these of a part that is a model by itself."""
-    names = [f"{name}_config" for name in (*KNOWN_KINDS, "text")]
-    for owner in (config, *(getattr(config, name, None) for name in MODELS)):
-        yield from (owner, *(getattr(owner, name, None) for name in names))
 
 
 def _is_written(token: int, tokenizer: Any) -> bool:
@@ -121,13 +101,13 @@ def _probe(processor: Any, tokenizer: Any, media: dict[str, int], named: dict[st
         renderings = render_conversations(processor, tokenizer, parts, expansions)
     except Exception:  # the template refuses a second turn, each in its own way
         renderings = render_conversations(processor, tokenizer, parts, expansions, single=True)
-        return derive_single_turn(renderings, _by_modality(media), whole)
+        return derive_single_turn(renderings, placeholders_by_modality(media), whole)
     if not renderings:
         raise ValueError("it leaves out or rewrites what the user says")
     special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     ends = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if text]
     delimiters = find_delimiters(renderings, whole, ends)
-    spec = derive_spec(renderings, delimiters, _by_modality(media), special, _video_frames(named))
+    spec = derive_spec(renderings, delimiters, placeholders_by_modality(media), special, _video_frames(named))
     found = {item for item in spec.skip if isinstance(item, int)}
     if not any({*media.values(), *found} & set(rendering.ids) for rendering in renderings):
         raise ValueError(f"it writes nothing for media: expected {' or '.join(texts.values())} in the text")
@@ -142,12 +122,3 @@ def _video_frames(named: dict[str, int]) -> SkipItem | None:
     """Everything in a video that has a start and an end of its own: some processors write times between frames."""
     start, end = named.get("video_start"), named.get("video_end")
     return ((start,), (end,)) if start is not None and end is not None else None
-
-
-def _by_modality(media: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """Modality -> placeholder ids: visual, audio, then the others by name."""
-    grouped: dict[str, list[int]] = {}
-    for kind, token in media.items():
-        grouped.setdefault("visual" if kind in VISUAL else kind, []).append(token)
-    order = sorted(grouped, key=lambda name: (name != "visual", name != "audio", name))
-    return {name: tuple(dict.fromkeys(grouped[name])) for name in order}
