@@ -45,6 +45,17 @@ def test_enabled_after_a_first_forward(adapted, chat):
         torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
 
 
+def test_a_second_adapter_after_the_first_was_taken_off(adapted, chat):
+    """The base keeps its checkpointing on between the two, and nothing of the first adapter."""
+    batches = [chat("vvxyzq", "pp"), chat("xavwqz", "mm")]
+    expected = gradients(adapted(), batches, checkpointing=None)
+    first = adapted()
+    gradients(first, batches, checkpointing="non-reentrant")
+    again = adapted(base=first.unload())
+    for name, gradient in gradients(again, batches, checkpointing=None).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
+
+
 def test_recomputation_outside_the_models_own_checkpointing_raises(adapted, chat):
     """Anyone else's checkpoint around a layer recomputes without routing: an error, not another forward's routing."""
     model, ids = adapted().train(), chat("vvxyzq", "pp")

@@ -101,6 +101,13 @@ class RoutingChannel:
             if function is not None and not isinstance(function, RoutedCheckpoint):
                 module.__dict__["_gradient_checkpointing_func"] = RoutedCheckpoint(function, self)
 
+    def unbind_checkpoints(self) -> None:
+        """Undoes `bind_checkpoints`: a later adapter's recomputation must not ask this channel."""
+        for module in self.checkpointed:
+            function = module.__dict__.get("_gradient_checkpointing_func")
+            if isinstance(function, RoutedCheckpoint):
+                module.__dict__["_gradient_checkpointing_func"] = function.checkpoint
+
 
 @dataclass(eq=False)
 class KeyCount:

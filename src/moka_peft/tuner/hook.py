@@ -50,6 +50,7 @@ def uninstall(model: nn.Module) -> None:
     for handle in channel.hooks:
         handle.remove()
     channel.hooks.clear()
+    channel.unbind_checkpoints()
     for module in channel.generators:
         module.__dict__.pop("generate", None)
     channel.generators.clear()
