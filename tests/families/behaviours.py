@@ -18,6 +18,7 @@ from moka_peft import MokaConfig, route
 from moka_peft.tuner import MokaLinear
 
 from .case import Case, gradients
+from .layout import Tensors
 
 MATTERS = 1e-3  # logits are near 1
 EQUAL = dict(rtol=1e-4, atol=2e-4)  # two shapes of one computation in float32, through layers near saturation
@@ -156,11 +157,15 @@ def two_forwards(case: Case, model: PeftModel, reentrant: bool | None) -> dict[s
     with warnings.catch_warnings():  # a frozen tower is checkpointed too
         warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True")
         losses = [
-            case.run(model)(**case.family.inputs(rows)).logits.square().mean()
+            case.run(model)(**on(model.device, case.family.inputs(rows))).logits.float().square().mean()
             for rows in ([f"x{letter}yz|p", "qw"], [f"{letter}xyz|p", "wq"])
         ]
         sum(losses).backward()
     return {name: gradient for name, gradient in gradients(model).items() if gradient is not None}
+
+
+def on(device: torch.device, inputs: Tensors) -> Tensors:
+    return {name: value.to(device) for name, value in inputs.items()}
 
 
 def batching(case: Case) -> None:
