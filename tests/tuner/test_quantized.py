@@ -8,34 +8,7 @@ from torch import nn
 from moka_peft.tuner import MokaLinear
 from moka_peft.tuner.quantized import dense_weight
 
-bitsandbytes = pytest.importorskip("bitsandbytes")
-
-
-def to_4bit(linear):
-    new = bitsandbytes.nn.Linear4bit(
-        linear.in_features, linear.out_features, bias=False, quant_type="nf4", compute_dtype=linear.weight.dtype
-    )
-    new.load_state_dict({"weight": linear.weight})
-    return new.to("cpu")
-
-
-def to_8bit(linear):
-    new = bitsandbytes.nn.Linear8bitLt(
-        linear.in_features, linear.out_features, bias=False, has_fp16_weights=False, threshold=0.0
-    )
-    new.load_state_dict({"weight": linear.weight})
-    return new.to("cpu")
-
-
-def to_int8(linear):
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
-    holder = nn.Sequential(linear)
-    quantize_(holder, Int8WeightOnlyConfig())
-    return holder[0]
-
-
-KINDS = {"4bit": to_4bit, "8bit": to_8bit, "int8": to_int8}
+from ..families.quantizers import KINDS
 
 
 @pytest.fixture(params=KINDS)
