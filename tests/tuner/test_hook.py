@@ -146,6 +146,18 @@ def test_second_turn_on_a_cache_equals_recomputed(adapted, chat):
     torch.testing.assert_close(continued, model(both).logits[:, first.shape[1] :], rtol=1e-4, atol=1e-5)
 
 
+def test_a_cache_is_found_under_any_keyword(adapted, chat):
+    """Read as the start of a conversation, a continued one would be routed wrongly without a word."""
+    from transformers import DynamicCache
+
+    from moka_peft.tuner.forward import Forward
+
+    cache, ids = DynamicCache(), chat("xyz")
+    cache.update(torch.zeros(1, 4, 7, 8), torch.zeros(1, 4, 7, 8), 0)
+    for keyword in ("past_key_values", "cache"):
+        assert Forward.of(adapted(), (), {"input_ids": ids, keyword: cache}).cached_length == 7
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"use_cache": False}, {"cache_implementation": "static"}])
 def test_generate_batched_with_padding_equals_alone(adapted, chat, options):
     model = adapted()

@@ -38,7 +38,7 @@ class Forward:
             ids = first
         embeds = kwargs.get("inputs_embeds", first if first is not None and first.is_floating_point() else None)
         shaped = ids if ids is not None else embeds
-        cache = kwargs.get("past_key_values")
+        cache = given_cache(kwargs)
         cached_length = _cached_length(cache)
         kept = kwargs.get("logits_to_keep")
         return cls(
@@ -52,6 +52,12 @@ class Forward:
             is_training=module.training and torch.is_grad_enabled(),
             is_split=kwargs.get("shift_labels") is not None,
         )
+
+
+def given_cache(kwargs: dict) -> Any:
+    """The cache among the keywords of a forward or of `generate`, whatever its keyword: transformers 5.24 renamed it."""
+    given = kwargs.get("past_key_values")
+    return given if given is not None else next((v for v in kwargs.values() if hasattr(v, "get_seq_length")), None)
 
 
 def _padding_mask(mask: Any, ids: Tensor | None, start: int) -> Tensor | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moka_peft.routing import TEXT, Routing, RoutingSpec, route
 
-from .forward import Forward
+from .forward import Forward, given_cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Prompt:
         if ids is None or kwargs.get("inputs_embeds") is not None:
             return None
         if mask is None:
-            return cls(ids, None) if kwargs.get("past_key_values") is None else None
+            return cls(ids, None) if given_cache(kwargs) is None else None
         if not isinstance(mask, Tensor) or mask.shape != ids.shape:  # a longer mask: only the new tokens were passed
             return None
         return cls(ids, mask)
