@@ -55,7 +55,7 @@ class Forward:
 
 
 def given_cache(kwargs: dict) -> Any:
-    """The cache among the keywords of a forward or of `generate`, whatever its keyword: transformers 5.24 renamed it."""
+    """The cache among the keywords of a forward or of `generate`, whatever its name: transformers 5.24 changed it."""
     given = kwargs.get("past_key_values")
     return given if given is not None else next((v for v in kwargs.values() if hasattr(v, "get_seq_length")), None)
 
