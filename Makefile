@@ -6,12 +6,16 @@ OLDEST := transformers==5.17.0 peft==0.21.0
 
 .PHONY: quickstart test test-all test-oldest models-table check format lint types clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.demo: pyproject.toml constraints.txt
 	$(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[demo]"
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.demo
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-quickstart: $(VENV)/.installed
+quickstart: $(VENV)/.demo
 	$(BIN)/moka train recipes/quickstart.yaml
 
 test: $(VENV)/.installed
