@@ -45,9 +45,10 @@ class RoutingChannel:
     """What one model's hook and adapted layers share.
 
     `configs`: adapter name -> MokaConfig. `current`: the forward that is running.
-    `owner`: the module whose forward opened the channel. `fixed`: set by `use_routing`. `prompt`: what `generate`
-    continues while it runs. `checkpointed`: modules that may recompute adapted layers. `generators`: modules
-    whose `generate` is wrapped. `watch`: of the running forward, what a loss computed from its output must not do.
+    `owner`: the module whose forward opened the channel, in `thread`. `fixed`: set by `use_routing`. `prompt`: what
+    `generate` continues while it runs, in the thread `generating`. `checkpointed`: modules that may recompute adapted
+    layers. `models`: those with hooks, outermost first. `generators`: modules whose `generate` is wrapped. `watch`:
+    of the running forward, what a loss computed from its output must not do.
     """
 
     configs: dict[str, Any] = field(default_factory=dict)
@@ -55,9 +56,12 @@ class RoutingChannel:
     checkpointed: list[nn.Module] = field(default_factory=list)
     current: RunningForward | None = None
     owner: nn.Module | None = None
+    thread: int | None = None
+    generating: int | None = None
     fixed: FixedRouting | None = None
     prompt: Prompt | None = None
     hooks: list[Any] = field(default_factory=list)
+    models: list[nn.Module] = field(default_factory=list)
     generators: list[nn.Module] = field(default_factory=list)
     keys_seen: dict[str, KeyCount] = field(default_factory=dict)
     watch: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from . import guards, supervision
 from .channel import ATTRIBUTE, FixedRouting, RoutingChannel, RunningForward, use_routing
 from .forward import Forward
 from .generation import Prompt, chunk_size_for
+from .threads import generating, runs_inside
 
 CONSUMED = ("routing", "moka_modality", "moka_turn", "allow_open_turn")
 
@@ -28,7 +30,8 @@ def install(model: nn.Module, channel: RoutingChannel) -> None:
     setattr(model, ATTRIBUTE, channel)
     if channel.hooks:
         return
-    for module in _callable_models(model, channel):
+    channel.models = _callable_models(model, channel)
+    for module in channel.models:
         channel.hooks.append(module.register_forward_pre_hook(partial(_open, channel), with_kwargs=True))
         channel.hooks.append(module.register_forward_hook(partial(_close, channel), always_call=True))
         if callable(getattr(module, "generate", None)):
@@ -54,21 +57,18 @@ def uninstall(model: nn.Module) -> None:
     for module in channel.generators:
         module.__dict__.pop("generate", None)
     channel.generators.clear()
+    channel.models.clear()
 
 
 def _generate(channel: RoutingChannel, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """`generate` that also takes explicit routing, and that routes its forwards by the whole prompt."""
     routing, allow_open = _pop_explicit(channel, kwargs)
-    previous, channel.prompt = channel.prompt, Prompt.of(args, kwargs)
     fixed = channel.fixed or FixedRouting(None)
     routing, allow_open = routing or fixed.routing, allow_open or fixed.allow_open_turn
-    try:
+    with generating(channel, Prompt.of(args, kwargs)), use_routing(model, routing, allow_open_turn=allow_open):
         if routing is None and not allow_open:
             _keep_turns_whole(channel, model, args, kwargs)
-        with use_routing(model, routing, allow_open_turn=allow_open):
-            return type(model).generate(model, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-    finally:
-        channel.prompt = previous
+        return type(model).generate(model, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _keep_turns_whole(channel: RoutingChannel, model: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -84,7 +84,9 @@ def _keep_turns_whole(channel: RoutingChannel, model: nn.Module, args: tuple, kw
 
 
 def _close(channel: RoutingChannel, module: nn.Module, args: tuple, output: Any) -> None:
-    if channel.owner is module:
+    if channel.owner is module and (
+        channel.thread is None or channel.thread == get_ident()
+    ):  # not where this call was refused
         channel.current = channel.owner = None
         watch, channel.watch = channel.watch, None
         if watch is not None:
@@ -92,8 +94,9 @@ def _close(channel: RoutingChannel, module: nn.Module, args: tuple, output: Any)
 
 
 def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-    if channel.owner is not None:  # an inner module of a forward that is already routed
+    if runs_inside(channel, module):
         return None
+    channel.current = channel.owner = channel.watch = None
     if getattr(module, "_is_replica", False):
         raise RuntimeError("MokA does not run under torch.nn.DataParallel. Use one process per device (torchrun).")
     routing, allow_open = _pop_explicit(channel, kwargs)
@@ -116,6 +119,7 @@ def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict)
     if module.training and torch.is_grad_enabled():
         channel.bind_checkpoints()
     channel.current, channel.owner = RunningForward(current, forward.logits_to_keep), module
+    channel.thread = None if torch.compiler.is_compiling() else get_ident()
     return args, kwargs
 
 
