@@ -242,3 +242,13 @@ def test_media_change_with_their_own_turns_instruction_only(adapted, chat):
     assert not torch.allclose(keys["base"][0, media[:2]], keys["own"][0, media[:2]])
     assert torch.equal(keys["base"][0, media[2:]], keys["own"][0, media[2:]])
     assert torch.equal(keys["base"][0, media[:2]], keys["other"][0, media[:2]])
+
+
+def test_mask_and_labels_may_be_positional(adapted):
+    model = adapted()
+    ids = torch.tensor([[1, 2, 3, 50, 20, 0, 0, 0]])  # padding inside a turn that is open
+    mask = (ids != 0).long()
+    expected = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    assert torch.equal(model(ids, mask, use_cache=False).logits, expected)
+    with pytest.raises(ValueError, match="1 instruction tokens carry loss"):
+        model(ids, mask, None, None, None, ids)

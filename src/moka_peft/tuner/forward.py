@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -58,6 +60,22 @@ def given_cache(kwargs: dict) -> Any:
     """The cache among the keywords of a forward or of `generate`, whatever its name: transformers 5.24 changed it."""
     given = kwargs.get("past_key_values")
     return given if given is not None else next((v for v in kwargs.values() if hasattr(v, "get_seq_length")), None)
+
+
+def named_arguments(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The same arguments of `module`'s forward, all but the first by name."""
+    if len(args) < 2:
+        return args, kwargs
+    names = _positional_names(type(module))[: len(args)]
+    if len(names) < len(args) or kwargs.keys() & set(names):  # the forward itself says what is wrong
+        return args, kwargs
+    return args[:1], {**dict(zip(names[1:], args[1:], strict=True)), **kwargs}
+
+
+@cache
+def _positional_names(kind: type[nn.Module]) -> list[str]:
+    parameters = list(signature(kind.forward).parameters.values())[1:]
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def _padding_mask(mask: Any, ids: Tensor | None, start: int) -> Tensor | None:

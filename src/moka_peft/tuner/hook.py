@@ -14,7 +14,7 @@ from moka_peft.routing import Routing, RoutingSpec, route
 
 from . import guards, supervision
 from .channel import ATTRIBUTE, FixedRouting, RoutingChannel, RunningForward, use_routing
-from .forward import Forward
+from .forward import Forward, named_arguments
 from .generation import Prompt, chunk_size_for
 from .threads import generating, runs_inside
 
@@ -103,6 +103,7 @@ def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict)
     adapters = channel.active_adapters()
     if not adapters:
         return args, kwargs
+    args, kwargs = named_arguments(module, args, kwargs)
     forward = Forward.of(module, args, kwargs)
     if channel.fixed is not None:
         allow_open = allow_open or channel.fixed.allow_open_turn
