@@ -154,3 +154,30 @@ def test_copies_count_their_own_routes(model_with, chat, count_routes):
     model.base_model.set_adapter(["seen", "heard"])
     model(chat("vvxyz", "pp"))
     assert len(count_routes) == 1
+
+
+def test_an_adapter_merged_in_other_layers_than_the_active_one(model_with, chat):
+    model = model_with(seen={"target_modules": ["q_proj"]}, heard={"target_modules": ["v_proj"]})
+    ids = chat("vxq", "r")
+    model.base_model.set_adapter(["seen", "heard"])
+    expected = model(ids).logits
+    model.base_model.set_adapter("seen")
+    model.merge_adapter(["heard"])
+    torch.testing.assert_close(model(ids).logits, expected)
+
+
+def test_checkpointing_where_another_adapter_adapts_other_layers(model_with, chat):
+    ids = chat("vxq", "r")
+    gradients = []
+    for checkpointed in (False, True):
+        model = model_with(seen={"layers_to_transform": [0]}, heard={"layers_to_transform": [1]}).train()
+        model.set_adapter("heard")
+        if checkpointed:
+            model.enable_input_require_grads()
+            base = model.get_base_model()
+            getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
+        model(ids).logits[:, -1].square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert gradients[0]
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)

@@ -83,11 +83,9 @@ class RoutingChannel:
 
     def active_adapters(self) -> list[str]:
         """Adapters that the next forward will use: the active and the merged ones, none while disabled."""
-        for layer in self.layers:
-            if not layer.disable_adapters:
-                names = [*layer.active_adapters, *layer.merged_adapters]
-                return [name for name in dict.fromkeys(names) if name in self.configs]
-        return []
+        enabled = [layer for layer in self.layers if not layer.disable_adapters]
+        names = dict.fromkeys(n for layer in enabled for n in (*layer.active_adapters, *layer.merged_adapters))
+        return [name for name in names if name in self.configs]
 
     @contextmanager
     def holding(self, current: RunningForward) -> Iterator[None]:

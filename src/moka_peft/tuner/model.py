@@ -114,7 +114,9 @@ class MokaModel(BaseTuner):
             setattr(self.model, ATTRIBUTE, channel)
         return channel
 
-    def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+    def inject_adapter(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """As PEFT's. Each adapter may adapt other layers: PEFT's own hook after it runs for the first one only."""
+        super().inject_adapter(model, *args, **kwargs)
         channel = self._channel()
         channel.configs = self.peft_config
         channel.layers = [m for m in model.modules() if isinstance(m, MokaLinear)]
