@@ -166,6 +166,14 @@ def test_an_adapter_merged_in_other_layers_than_the_active_one(model_with, chat)
     torch.testing.assert_close(model(ids).logits, expected)
 
 
+def test_adapters_row_by_row_are_refused(model_with, chat):
+    model = model_with(seen={}, heard={})
+    with pytest.raises(ValueError, match="adapter_names"):
+        model(chat("vxq", "r"), adapter_names=["seen"])
+    with pytest.raises(ValueError, match="adapter_names"):
+        model.generate(chat("vxq", "r"), adapter_names=["__base__"], max_new_tokens=1)
+
+
 def test_checkpointing_where_another_adapter_adapts_other_layers(model_with, chat):
     ids = chat("vxq", "r")
     gradients = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -126,6 +127,15 @@ class MokaModel(BaseTuner):
             if hasattr(m, "gradient_checkpointing") and any(isinstance(child, MokaLinear) for child in m.modules())
         ]
         hook.install(model, channel)
+
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
+        """PEFT calls this around forward and `generate`; without it, it drops `adapter_names` without a word."""
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(
+                "`adapter_names`: MokA uses the same adapters for every row. Call the model once per adapter, after "
+                "set_adapter(name)."
+            )
+        return nullcontext()
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
         model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
