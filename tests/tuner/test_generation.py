@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from moka_peft import use_routing
 from moka_peft.routing import route
@@ -159,3 +160,17 @@ def test_a_prompt_is_routed_once(model, chat, monkeypatch):
     monkeypatch.setattr(hook, "route", lambda *a, **k: pytest.fail("a step was routed by its own ids"))
     model.generate(chat("vvxyz"), **GREEDY)
     assert calls == [1]
+
+
+def test_static_cache_with_a_sliding_window_shorter_than_the_prompt(adapted, chat):
+    values = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, vocab_size=100, pad_token_id=0)
+    torch.manual_seed(0)
+    config = MistralConfig(**values, num_attention_heads=4, num_key_value_heads=4, sliding_window=5)
+    model = adapted(base=MistralForCausalLM(config))
+    row = chat("vvxyz", "pp", "qw")
+    prompt = torch.cat(
+        [torch.nn.functional.pad(row, (3, 0)), torch.nn.functional.pad(chat("qvw"), (row.shape[1] - 4, 0))]
+    )
+    options = {"attention_mask": (prompt != 0).long(), "min_new_tokens": 6, **GREEDY}
+    expected = model.generate(prompt, **options)
+    assert torch.equal(model.generate(prompt, cache_implementation="static", **options), expected)

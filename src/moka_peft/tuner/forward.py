@@ -79,19 +79,23 @@ def _positional_names(kind: type[nn.Module]) -> list[str]:
 
 
 def _padding_mask(mask: Any, ids: Tensor | None, start: int) -> Tensor | None:
-    """The 2-D padding mask; of a prepared mask [B, 1, S, >= start + S] (or a dict of them) who may see itself."""
+    """The 2-D padding mask; of a prepared mask [B, 1, S, keys] (or a dict of them) who may see itself.
+
+    Keys are the positions from 0 on; of a static sliding window that is full, the last ones.
+    """
     if isinstance(mask, dict):
         mask = next((m for m in mask.values() if m is not None), None)
     if mask is None or ids is None or (isinstance(mask, Tensor) and mask.dim() == 2):
         return mask
     length = ids.shape[1]
-    if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[2] != length or mask.shape[3] < start + length:
+    if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[2] != length or mask.shape[3] < length:
         got = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(
             f"`attention_mask`: MokA cannot read padding from {got}. Pass the 2-D mask [batch, sequence], or "
             "routing=Routing(...) together with this one."
         )
-    itself = mask[:, 0, :, start : start + length].diagonal(dim1=-2, dim2=-1)
+    stop = min(start + length, mask.shape[3])
+    itself = mask[:, 0, :, stop - length : stop].diagonal(dim1=-2, dim2=-1)
     return (itself if itself.dtype == torch.bool else itself >= 0).expand(ids.shape[0], -1)
 
 
