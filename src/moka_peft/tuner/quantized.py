@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
 
@@ -13,9 +14,8 @@ ROUNDED_KINDS = ("Params4bit", "Int8Params", "Int8Tensor")  # bitsandbytes 4-bit
 def is_quantized(base: Any) -> bool:
     """Whether the weight of `base` is stored as something else than the floats it stands for."""
     weight = base.weight.data
-    return (
-        type(base) is not nn.Linear or not weight.is_floating_point() or type(weight).__module__.startswith("torchao")
-    )
+    is_narrow = not weight.is_floating_point() or weight.dtype.itemsize == 1  # 8-bit floats have no addition
+    return type(base) is not nn.Linear or is_narrow or type(weight).__module__.startswith("torchao")
 
 
 def stored_weight(base: Any) -> dict[str, Any]:
@@ -39,7 +39,17 @@ def dense_weight(base: Any) -> Tensor:
     kind = _kind(base)
     if kind == "Int8Tensor":
         return base.weight.data.dequantize()
+    state = getattr(base.weight, "quant_state", None)
+    if getattr(state, "packing_format_for_cpu", False):  # since a first forward; only the layer itself reads it then
+        return _through_forward(base).to(state.original_dtype)
     return dequantize_bnb_weight(base.weight, state=getattr(base, "state", None))
+
+
+@torch.no_grad()
+def _through_forward(base: Any) -> Tensor:
+    """The weight [O, I] as what the layer makes of unit vectors."""
+    unit = torch.eye(base.in_features, device=base.weight.device)
+    return (base(unit) - (0 if base.bias is None else base.bias)).T.contiguous()
 
 
 def round_weight(base: Any, dense: Tensor) -> None:
