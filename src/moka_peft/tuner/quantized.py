@@ -39,7 +39,7 @@ def dense_weight(base: Any) -> Tensor:
     kind = _kind(base)
     if kind == "Int8Tensor":
         return base.weight.data.dequantize()
-    state = getattr(base.weight, "quant_state", None)
+    state: Any = getattr(base.weight, "quant_state", None)
     if getattr(state, "packing_format_for_cpu", False):  # since a first forward; only the layer itself reads it then
         return _through_forward(base).to(state.original_dtype)
     return dequantize_bnb_weight(base.weight, state=getattr(base, "state", None))
