@@ -122,6 +122,22 @@ def test_loss_computed_outside_the_model_raises_at_the_backward(adapted, chat, k
         loss.backward()
 
 
+def test_a_token_that_is_certain_already_hides_no_other(adapted, chat):
+    model, ids = adapted().train(), chat("vvxyz", "pp")
+    certain = torch.zeros(model.config.vocab_size).index_fill(0, ids[0, 5], 60.0)
+    logits = model(ids).logits + certain * (torch.arange(ids.shape[1]) == 4).unsqueeze(1)
+    with pytest.raises(ValueError, match="2 instruction tokens carry loss"):
+        cross_entropy(logits, ids).backward()
+
+
+def test_distillation_is_left_alone_on_few_instruction_tokens(adapted, tiny_lm, chat):
+    model, ids = adapted().train(), chat("vvx", "pp")
+    for seed in range(10):  # some of these teachers like the one token better than the student does
+        with torch.no_grad():
+            wanted = tiny_lm(seed)(ids).logits.softmax(-1)
+        torch.nn.functional.kl_div(model(ids).logits.log_softmax(-1), wanted, reduction="batchmean").backward()
+
+
 def test_other_losses_on_all_positions_are_left_alone(adapted, chat):
     model, ids = adapted().train(), torch.cat([chat("vvxyz", "pp"), chat("vvxyz", "mq")])
     model(ids).logits.square().mean().backward()

@@ -36,6 +36,9 @@ def check_supervised_instruction(routing: Routing, labels: Tensor) -> None:
         raise ValueError(_message(count, "`labels` is not -100 there"))
 
 
+LIKELIHOOD_SHARE = 0.99  # of the size of the gradients
+
+
 @dataclass(frozen=True, eq=False)
 class Watch:
     """What a loss computed outside the model must not do: make the instruction that media read likelier.
@@ -84,16 +87,21 @@ class Watch:
 def _count_rewarded(rows: Tensor, tokens: Tensor) -> int:
     """How many of these gradients [N, vocabulary] have a cross-entropy with `tokens` [N] in them; 0 unless all have.
 
-    Through a softmax a gradient sums to zero, and it is negative where the loss wants the token. Other losses of
-    all positions are left alone: of chosen and rejected answers, say, one makes the same instruction less likely.
+    Through a softmax a gradient sums to zero; where the loss wants the token, that token has most of what is negative
+    (a quarter of all the gradient is half of it). "All" is by size: where a token is certain already, little is left.
+    Other losses of all positions are left alone: of chosen and rejected answers, say, one makes the same instruction
+    less likely.
     """
-    size = rows.abs().float().sum(1)
-    carries = size.nan_to_num() > 0
+    own = rows.gather(1, tokens.unsqueeze(1)).squeeze(1).float()
+    if not bool((own < 0).any()):  # as with a loss on answers: without a copy of the rows
+        return 0
+    size = rows.float().abs().sum(1)
     tolerance = 4 * torch.finfo(rows.dtype).eps + 1e-5
     through_softmax = rows.float().sum(1).abs() <= tolerance * size
-    wanted = rows.gather(1, tokens.unsqueeze(1)).squeeze(1) < 0
-    count, of_likelihood = torch.stack([carries.sum(), (carries & through_softmax & wanted).sum()]).tolist()
-    return count if count == of_likelihood else 0
+    of_likelihood = through_softmax & (own < -size / 4)
+    share = torch.where(of_likelihood, size, 0).sum() / size.sum()
+    count, all_are = torch.stack([of_likelihood.sum(), share > LIKELIHOOD_SHARE]).tolist()
+    return count if all_are else 0
 
 
 def _shifted(values: Tensor) -> Tensor:
