@@ -1,11 +1,16 @@
 """Every way in which `generate` splits its work gives what one forward after another on the whole would give."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import MistralConfig, MistralForCausalLM
 
 from moka_peft import use_routing
+from moka_peft.ops import moka_delta
 from moka_peft.routing import route
+from moka_peft.tuner import channel_of
 from moka_peft.tuner.generation import Prompt, chunk_size_for
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
@@ -174,3 +179,52 @@ def test_static_cache_with_a_sliding_window_shorter_than_the_prompt(adapted, cha
     options = {"attention_mask": (prompt != 0).long(), "min_new_tokens": 6, **GREEDY}
     expected = model.generate(prompt, **options)
     assert torch.equal(model.generate(prompt, cache_implementation="static", **options), expected)
+
+
+def test_decode_steps_apply_the_text_matrix_alone_and_ask_nothing_of_the_device(model, tiny_lm, chat, monkeypatch):
+    prompt = chat("vvxyz", "pp", "qw")
+    expected = generated_by_reference(model, prompt)
+    calls = []
+    monkeypatch.setattr("moka_peft.tuner.layer.moka_delta", lambda *a, **k: calls.append(a) or moka_delta(*a, **k))
+    assert torch.equal(model.generate(prompt, **GREEDY), expected)
+    assert len(calls) == len(channel_of(model).layers)  # those of the prompt
+    assert reads_per_step(model, prompt) == reads_per_step(tiny_lm(), prompt)
+
+
+def generated_by_reference(model, prompt):
+    impl_of(model, "reference")
+    tokens = model.generate(prompt, **GREEDY)
+    impl_of(model, "auto")
+    return tokens
+
+
+def impl_of(model, name):
+    for layer in channel_of(model).layers:
+        layer.options["default"] = replace(layer.options["default"], impl=name)
+
+
+def reads_per_step(model, prompt):
+    """Values that one more decode step fetches from the device."""
+
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for steps in (3, 4):
+        with Reads() as reads:
+            model.generate(prompt, max_new_tokens=steps, min_new_tokens=steps, do_sample=False)
+        counts.append(reads.count)
+    return counts[1] - counts[0]
+
+
+def test_rows_of_text_alone_equal_the_reference(model, chat):
+    ids = torch.cat([chat("xyz", "p"), torch.nn.functional.pad(chat("xy"), (3, 0))])
+    inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+    with torch.no_grad():
+        got = model(**inputs).logits
+        impl_of(model, "reference")
+        torch.testing.assert_close(got, model(**inputs).logits)

@@ -62,7 +62,10 @@ class Prompt:
         open_turn = whole.open_turn if start < self.length <= start + length else None
         if open_turn is not None:
             open_turn = open_turn.repeat_interleave(repeats, 0)
-        return Routing.unchecked(modality, turn, whole.modalities, open_turn)
+        routing = Routing.unchecked(modality, turn, whole.modalities, open_turn)
+        if start >= self.length:
+            routing._derived[("has_media",)] = False  # known without asking the device
+        return routing
 
     def holds(self, forward: Forward) -> bool:
         """Whether `forward` runs on a stretch of this prompt or on what follows it."""

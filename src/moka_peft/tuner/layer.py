@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from moka_peft.ops.delta import moka_delta, moka_residual
-from moka_peft.routing import Routing
+from moka_peft.routing import PADDING, Routing
 from moka_peft.routing.plan import has_media
 
 from .channel import RoutingChannel
@@ -133,18 +134,26 @@ class MokaLinear(nn.Module, BaseTunerLayer):
 
         The weights take x's dtype, not x theirs: a wider copy of every layer's input would be kept for the backward.
         """
-        A, B = self.stacked_A(adapter, x.dtype), self._weight("moka_B", adapter).to(x.dtype)
+        is_all_text = self._is_all_text(adapter, routing)
         rows, routing = as_rows(x, routing, self.options[adapter].interaction, self.channel.logits_to_keep)
-        compute = moka_residual if adapter in self.merged_adapters else moka_delta
-        delta = compute(
-            self.moka_dropout[adapter](rows),
-            A,
-            B,
-            routing,
-            scaling=self.scaling[adapter],
-            **self.options[adapter].for_delta(),
-        )
+        rows, B = self.moka_dropout[adapter](rows), self._weight("moka_B", adapter).to(x.dtype)
+        if is_all_text:
+            z = F.linear(rows, self._weight("moka_A_text", adapter).to(x.dtype)) * self.scaling[adapter]
+            delta = F.linear(z.masked_fill((routing.modality == PADDING).unsqueeze(-1), 0), B)
+        else:
+            compute = moka_residual if adapter in self.merged_adapters else moka_delta
+            options = {"scaling": self.scaling[adapter], **self.options[adapter].for_delta()}
+            delta = compute(rows, self.stacked_A(adapter, x.dtype), B, routing, **options)
         return delta.view(*x.shape[:-1], -1)
+
+    def _is_all_text(self, adapter: str, routing: Routing) -> bool:
+        """Whether A_text alone tells the delta, as in a decode step: a sixth of the kernels.
+
+        Not where gradients are recorded: every A gets one, if only of zeros. Not in a compiled graph: any row fits it.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.options[adapter].impl == "reference":
+            return False
+        return not has_media(routing)
 
     def merge(
         self, safe_merge: bool = False, adapter_names: list[str] | None = None, *, allow_rounding: bool = False
