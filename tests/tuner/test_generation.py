@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
 from moka_peft import use_routing
 from moka_peft.ops import moka_delta
@@ -33,6 +33,12 @@ def test_chunked_prefill_keeps_turns_whole(model, chat, size):
     assert torch.equal(model.generate(prompt, prefill_chunk_size=size, **GREEDY), recomputed(model, prompt))
     first_turn = 1 + 2 + 5  # BOS, the opening, media and instruction
     assert seen[0] >= min(max(size, first_turn), prompt.shape[1])
+
+
+def test_chunk_size_in_a_positional_generation_config(model, chat):
+    prompt = chat("vvxyz", "pp", "qw")
+    config = GenerationConfig(prefill_chunk_size=3, **GREEDY)
+    assert torch.equal(model.generate(prompt, config), recomputed(model, prompt))
 
 
 def lengths(model):

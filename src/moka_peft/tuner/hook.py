@@ -73,7 +73,8 @@ def _generate(channel: RoutingChannel, model: nn.Module, *args: Any, **kwargs: A
 
 def _keep_turns_whole(channel: RoutingChannel, model: nn.Module, args: tuple, kwargs: dict) -> None:
     """Enlarges `prefill_chunk_size` where a chunk would end inside a turn with media."""
-    config = kwargs.get("generation_config") or getattr(model, "generation_config", None)
+    positional = args[1] if len(args) > 1 else None
+    config = kwargs.get("generation_config") or positional or getattr(model, "generation_config", None)
     size = kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)
     if not size or channel.prompt is None:
         return
