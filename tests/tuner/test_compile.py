@@ -28,6 +28,15 @@ def test_eval_forward(adapted, ids, interaction):
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_merged(adapted, ids, chat):
+    model = adapted().double()
+    model.merge_adapter()
+    run = compiled(model)
+    with torch.no_grad():
+        for rows in (ids, chat("xyzqw", "pp")):
+            torch.testing.assert_close(run(rows).logits, model(rows).logits, rtol=1e-10, atol=1e-12)
+
+
 def test_training_forward_and_backward(adapted, ids):
     model = adapted().double().train()
     mask = torch.ones_like(ids)

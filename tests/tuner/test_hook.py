@@ -252,3 +252,12 @@ def test_mask_and_labels_may_be_positional(adapted):
     assert torch.equal(model(ids, mask, use_cache=False).logits, expected)
     with pytest.raises(ValueError, match="1 instruction tokens carry loss"):
         model(ids, mask, None, None, None, ids)
+
+
+def test_one_routing_serves_inference_mode_and_training(adapted, spec, ids):
+    model, routing = adapted(), route(ids, spec)
+    with torch.inference_mode():
+        expected = model(ids, routing=routing).logits.clone()
+    logits = model.train()(ids, routing=routing).logits
+    logits[:, -1].sum().backward()
+    torch.testing.assert_close(logits.detach(), expected.detach())

@@ -39,13 +39,18 @@ def text_plan(routing: Routing, media_modalities: int) -> AttentionPlan:
 
 
 def has_media(routing: Routing) -> bool:
-    """Whether any token is media; read from the device once per Routing."""
-    return _cached(routing, ("has_media",), lambda: bool(routing.is_media.any()))
+    """Whether any token is media; read from the device once per Routing. In a compiled graph always: it fits all."""
+    if torch.compiler.is_compiling():
+        return True
+    if "has_media" not in routing._derived:
+        routing._derived["has_media"] = bool(routing.is_media.any())
+    return routing._derived["has_media"]
 
 
 def _cached(routing: Routing, key: tuple, build):
     if torch.compiler.is_compiling():
         return build()
+    key = (*key, torch.is_inference_mode_enabled())  # tensors made under inference_mode cannot be trained with
     if key not in routing._derived:
         routing._derived[key] = build()
     return routing._derived[key]

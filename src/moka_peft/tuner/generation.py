@@ -64,7 +64,7 @@ class Prompt:
             open_turn = open_turn.repeat_interleave(repeats, 0)
         routing = Routing.unchecked(modality, turn, whole.modalities, open_turn)
         if start >= self.length:
-            routing._derived[("has_media",)] = False  # known without asking the device
+            routing._derived["has_media"] = False  # known without asking the device
         return routing
 
     def holds(self, forward: Forward) -> bool:

@@ -149,9 +149,9 @@ class MokaLinear(nn.Module, BaseTunerLayer):
     def _is_all_text(self, adapter: str, routing: Routing) -> bool:
         """Whether A_text alone tells the delta, as in a decode step: a sixth of the kernels.
 
-        Not where gradients are recorded: every A gets one, if only of zeros. Not in a compiled graph: any row fits it.
+        Not where gradients are recorded: every A gets one, if only of zeros.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.options[adapter].impl == "reference":
+        if torch.is_grad_enabled() or self.options[adapter].impl == "reference":
             return False
         return not has_media(routing)
 
