@@ -234,3 +234,18 @@ def test_rows_of_text_alone_equal_the_reference(model, chat):
         got = model(**inputs).logits
         impl_of(model, "reference")
         torch.testing.assert_close(got, model(**inputs).logits)
+
+
+def test_a_generate_of_the_instance_is_kept(adapted, tiny_lm, chat):
+    base, calls = tiny_lm(), []
+
+    def own(*args, **kwargs):
+        calls.append(args)
+        return type(base).generate(base, *args, **kwargs)
+
+    base.generate = own
+    model = adapted(base=base)
+    prompt = chat("vvxyz", "pp", "qw")
+    assert torch.equal(model.generate(prompt, prefill_chunk_size=3, **GREEDY), recomputed(model, prompt))
+    assert len(calls) == 2
+    assert model.unload().generate is own

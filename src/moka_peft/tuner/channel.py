@@ -47,8 +47,9 @@ class RoutingChannel:
     `configs`: adapter name -> MokaConfig. `current`: the forward that is running.
     `owner`: the module whose forward opened the channel, in `thread`. `fixed`: set by `use_routing`. `prompt`: what
     `generate` continues while it runs, in the thread `generating`. `checkpointed`: modules that may recompute adapted
-    layers. `models`: those with hooks, outermost first. `generators`: modules whose `generate` is wrapped. `watch`:
-    of the running forward, what a loss computed from its output must not do.
+    layers. `models`: those with hooks, outermost first. `generators`: modules whose `generate` is wrapped, each with
+    the one that it had on the instance. `watch`: of the running forward, what a loss computed from its output must
+    not do.
     """
 
     configs: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class RoutingChannel:
     prompt: Prompt | None = None
     hooks: list[Any] = field(default_factory=list)
     models: list[nn.Module] = field(default_factory=list)
-    generators: list[nn.Module] = field(default_factory=list)
+    generators: list[tuple[nn.Module, Any]] = field(default_factory=list)
     keys_seen: dict[str, KeyCount] = field(default_factory=dict)
     watch: Any = None
 

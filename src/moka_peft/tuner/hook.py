@@ -35,8 +35,9 @@ def install(model: nn.Module, channel: RoutingChannel) -> None:
         channel.hooks.append(module.register_forward_pre_hook(partial(_open, channel), with_kwargs=True))
         channel.hooks.append(module.register_forward_hook(partial(_close, channel), always_call=True))
         if callable(getattr(module, "generate", None)):
-            module.__dict__["generate"] = partial(_generate, channel, module)
-            channel.generators.append(module)
+            own = module.__dict__.get("generate")  # some put one on the instance
+            module.__dict__["generate"] = partial(_generate, channel, module, own)
+            channel.generators.append((module, own))
 
 
 def _callable_models(model: nn.Module, channel: RoutingChannel) -> list[nn.Module]:
@@ -54,21 +55,27 @@ def uninstall(model: nn.Module) -> None:
         handle.remove()
     channel.hooks.clear()
     channel.unbind_checkpoints()
-    for module in channel.generators:
+    for module, own in channel.generators:
         module.__dict__.pop("generate", None)
+        if own is not None:
+            module.__dict__["generate"] = own
     channel.generators.clear()
     channel.models.clear()
 
 
-def _generate(channel: RoutingChannel, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """`generate` that also takes explicit routing, and that routes its forwards by the whole prompt."""
+def _generate(channel: RoutingChannel, model: nn.Module, own: Any, *args: Any, **kwargs: Any) -> Any:
+    """`generate` that also takes explicit routing, and that routes its forwards by the whole prompt.
+
+    `own`: the one that was on the instance; None: its class's.
+    """
     routing, allow_open = _pop_explicit(channel, kwargs)
     fixed = channel.fixed or FixedRouting(None)
     routing, allow_open = routing or fixed.routing, allow_open or fixed.allow_open_turn
     with generating(channel, Prompt.of(args, kwargs)), use_routing(model, routing, allow_open_turn=allow_open):
         if routing is None and not allow_open:
             _keep_turns_whole(channel, model, args, kwargs)
-        return type(model).generate(model, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        run: Any = own or partial(type(model).generate, model)  # pyright: ignore[reportAttributeAccessIssue]
+        return run(*args, **kwargs)
 
 
 def _keep_turns_whole(channel: RoutingChannel, model: nn.Module, args: tuple, kwargs: dict) -> None:
