@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from peft import get_peft_model
+from transformers import LlamaForTokenClassification
 
 from moka_peft import MokaConfig, RoutingSpec, media_with_keys, use_routing
 
@@ -136,6 +137,13 @@ def test_distillation_is_left_alone_on_few_instruction_tokens(adapted, tiny_lm, 
         with torch.no_grad():
             wanted = tiny_lm(seed)(ids).logits.softmax(-1)
         torch.nn.functional.kl_div(model(ids).logits.log_softmax(-1), wanted, reduction="batchmean").backward()
+
+
+def test_a_head_with_few_classes_per_token_is_left_alone(adapted, tiny_lm, chat):
+    config = tiny_lm().config
+    config.num_labels = 2
+    model, ids = adapted(base=LlamaForTokenClassification(config)).train(), chat("vvxyz", "pp")
+    cross_entropy(model(ids).logits, torch.ones_like(ids)).backward()
 
 
 def test_other_losses_on_all_positions_are_left_alone(adapted, chat):

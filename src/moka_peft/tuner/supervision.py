@@ -92,7 +92,9 @@ def _count_rewarded(rows: Tensor, tokens: Tensor) -> int:
     Other losses of all positions are left alone: of chosen and rejected answers, say, one makes the same instruction
     less likely.
     """
-    own = rows.gather(1, tokens.unsqueeze(1)).squeeze(1).float()
+    classes = rows.shape[1]  # of tokens; fewer where a head sorts tokens into some other classes
+    own = rows.gather(1, tokens.clamp(max=classes - 1).unsqueeze(1)).squeeze(1).float()
+    own = torch.where(tokens < classes, own, 0)
     if not bool((own < 0).any()):  # as with a loss on answers: without a copy of the rows
         return 0
     size = rows.float().abs().sum(1)
