@@ -44,5 +44,7 @@ def test_a_hundred_thousand_samples_take_seconds():
 
 @pytest.mark.parametrize("lengths", [[3, 9], [4, 0]])
 def test_a_sample_that_fits_no_row_is_named(lengths):
-    with pytest.raises(ValueError, match=rf"`lengths\[1\]` does not fit a row: expected 1 to 8 tokens, got {lengths[1]}"):
+    with pytest.raises(
+        ValueError, match=rf"`lengths\[1\]` does not fit a row: expected 1 to 8 tokens, got {lengths[1]}"
+    ):
         pack_rows(lengths, 8)
