@@ -19,6 +19,7 @@ from .channel import RoutingChannel
 from .offload import execution_device, weight_of
 from .quantized import dense_weight, is_quantized, restore_weight, round_weight, stored_weight
 from .rows import as_rows
+from .sharding import Factor
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         self.options[adapter] = options
         self.moka_dropout[adapter] = nn.Dropout(lora_dropout) if lora_dropout else nn.Identity()
         for modality in options.modalities:
-            self._container(f"moka_A_{modality}")[adapter] = nn.Linear(self.in_features, r, bias=False)
-        self.moka_B[adapter] = nn.Linear(r, self.out_features, bias=False)
+            self._container(f"moka_A_{modality}")[adapter] = Factor(self.in_features, r)
+        self.moka_B[adapter] = Factor(r, self.out_features)
         self.reset_parameters(adapter, init_lora_weights)
         self._move_adapter_to_device_of_base_layer(adapter, device=execution_device(self.get_base_layer()))
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)

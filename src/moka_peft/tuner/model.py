@@ -17,6 +17,7 @@ from . import hook
 from .channel import ATTRIBUTE, RoutingChannel
 from .config import MokaConfig
 from .layer import DeltaOptions, MokaLinear
+from .sharding import forget_absent_layers
 from .targets import expert_parameters, find_adaptable, placeholder_modalities
 
 logger = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ class MokaModel(BaseTuner):
             if hasattr(m, "gradient_checkpointing") and any(isinstance(child, MokaLinear) for child in m.modules())
         ]
         hook.install(model, channel)
+        forget_absent_layers(model)
 
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
         """PEFT calls this around forward and `generate`; without it, it drops `adapter_names` without a word."""
