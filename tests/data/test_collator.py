@@ -15,6 +15,7 @@ from moka_peft.composite import CompositeProcessor, tiny_avt_processor
 from moka_peft.data import AvDigits, Collator, Sample
 from moka_peft.data.answers import mark_answers
 from moka_peft.data.collator import IGNORED, bare_messages
+from moka_peft.data.media import MediaOptions
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>\n{% endfor %}"
@@ -149,7 +150,7 @@ def test_files_give_the_tensors_of_their_contents(tmp_path: Path, processor: Com
 
 def test_video_files_become_frames(processor: CompositeProcessor, fade: Callable[[list[int]], Path]):
     sample = turns("?", "yes", media=[{"type": "video", "video": str(fade([20, 100, 180]))}])
-    batch = Collator(processor, video_frames=3)([sample])
+    batch = Collator(processor, media=MediaOptions(video_frames=3))([sample])
     shades = batch["pixel_values_videos"].mean(dim=(1, 2, 3))
     torch.testing.assert_close(shades, torch.tensor([20, 100, 180]) / 127.5 - 1, atol=0.05, rtol=0)
     assert supervised(processor, batch, 0) == "yes<|end|>"

@@ -1,16 +1,14 @@
 """Turns samples into the tensors a model reads: training rows with labels, or prompts to generate from."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from moka_peft.data.answers import Conversation, mark_answers, render
-from moka_peft.data.media import load_audio, load_image, load_video, resample
-from moka_peft.data.samples import MEDIA, Sample, check_placeholders, parts_of
+from moka_peft.data.media import MediaOptions, load_media
+from moka_peft.data.samples import MEDIA, Sample, check_lengths, check_placeholders, parts_of
 
 IGNORED = -100  # the label that cross-entropy skips
 
@@ -19,12 +17,12 @@ class Collator:
     """Calls a multimodal processor on samples; loss falls on the assistant's answers only.
 
     processor: anything with a tokenizer, a chat template, and `text`, `images`, `videos`, `audios` keywords.
-    video_frames: pictures read from a video file.
+    media: how files are decoded. max_length: the most tokens of a sample, media included; None is no limit.
     """
 
-    def __init__(self, processor: Any, video_frames: int = 8):
+    def __init__(self, processor: Any, *, media: MediaOptions = MediaOptions(), max_length: int | None = None):  # noqa: B008
         self.processor = processor
-        self.video_frames = video_frames
+        self.media, self.max_length = media, max_length
         self.placeholders = _placeholders(processor)
         tokenizer = processor.tokenizer
         self._media_ids = np.array([tokenizer.convert_tokens_to_ids(t) for t in self.placeholders.values()])
@@ -35,6 +33,7 @@ class Collator:
             _check_answered(sample)
         texts, ids, masks = mark_answers(self.processor, [bare_messages(sample) for sample in samples])
         batch = self._process(samples, texts, padding_side="right")
+        check_lengths(samples, batch["attention_mask"].sum(-1).tolist(), self.max_length)
         batch["labels"] = self._labels(samples, batch, ids, masks)
         return batch
 
@@ -49,10 +48,11 @@ class Collator:
     def _process(self, samples: Sequence[Sample], texts: list[str], padding_side: str) -> dict[str, torch.Tensor]:
         for sample, text in zip(samples, texts, strict=True):
             check_placeholders(sample, text, self.placeholders)
+        rate_hz = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", None)
         media = {
             f"{type}s": loaded
             for type in MEDIA
-            if (loaded := [self._load(type, part) for sample in samples for part in sample.media(type)])
+            if (loaded := [m for sample in samples for m in load_media(sample, type, self.media, rate_hz)])
         }
         return dict(
             self.processor(
@@ -64,20 +64,6 @@ class Collator:
                 return_tensors="pt",
             )
         )
-
-    def _load(self, type: str, part: dict[str, Any]) -> Any:
-        """What the processor takes of one medium: an RGB image, frames, or a waveform at its sample rate."""
-        medium = part[type]
-        is_file = isinstance(medium, str | Path)
-        if type == "image":
-            image = load_image(medium) if is_file else medium
-            return image.convert("RGB") if isinstance(image, Image.Image) else image
-        if type == "video":
-            return load_video(medium, self.video_frames) if is_file else medium
-        rate_hz = self.processor.feature_extractor.sampling_rate
-        if not is_file and "sample_rate_hz" not in part:
-            raise ValueError("audio array has no `sample_rate_hz`: expected it beside `audio`. Add the rate in Hz.")
-        return load_audio(medium, rate_hz) if is_file else resample(medium, part["sample_rate_hz"], rate_hz)
 
     def _labels(
         self,
@@ -95,7 +81,7 @@ class Collator:
             is_text_id = ~np.isin(row_ids, self._media_ids)
             if not np.array_equal(rows[i, is_text[i]], row_ids[is_text_id]):
                 raise ValueError(
-                    f"sample `{samples[i].id}`: {type(self.processor).__name__} changes text tokens when it "
+                    f"{samples[i].place}: {type(self.processor).__name__} changes text tokens when it "
                     "expands media, so answers cannot be located. Use a processor that only repeats placeholders."
                 )
             positions = np.flatnonzero(is_text[i])[mask[is_text_id]]
@@ -118,7 +104,7 @@ def _check_answered(sample: Sample) -> None:
     last = sample.messages[-1]["role"] if sample.messages else "nothing"
     if last != "assistant":
         raise ValueError(
-            f"sample `{sample.id}` ends with {last}: expected the assistant's answer as its last message. Add it."
+            f"{sample.place} ends with {last}: expected the assistant's answer as its last message. Add it."
         )
 
 

@@ -1,4 +1,4 @@
-"""Files of messages: the forms that are read, and errors that name file, row and field."""
+"""The forms of conversations that are read, and errors that name file, row and field."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_json_list_reads_like_json_lines(folder: Path):
 
 
 BAD_ROWS = [
-    ("no object", 3, r"row 1, `row`: expected an object with `messages`, got int"),
+    ("no object", 3, r"row 1, `row`: expected an object with `messages` or `conversations`, got int"),
     ("no messages", {"text": "Hi"}, r"row 1, `messages`: expected a list of messages, got None"),
     ("no answer", {"messages": [user("Hi")]}, r"`messages\[0\].role`: expected the last message .* got user"),
     ("role", {"messages": [{"role": "human", "content": "Hi"}, ANSWER]}, r"`messages\[0\].role`: .* got 'human'"),
@@ -106,8 +106,8 @@ def test_missing_media_file_names_row_and_path(folder: Path):
 
 
 def test_broken_json_names_the_line(folder: Path):
-    (folder / "rows.jsonl").write_text('{"messages": []}\n\n{"messages": [')
-    with pytest.raises(ValueError, match=r"rows\.jsonl, line 3: not valid JSON"):
+    (folder / "rows.jsonl").write_text('\n\n{"messages": [')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, row 1, `line 3`: not valid JSON"):
         load_samples(folder / "rows.jsonl")
 
 
@@ -123,7 +123,7 @@ def test_file_without_rows(folder: Path, content: str, message: str):
     [
         ({"name": "coco"}, "`name` is no built-in dataset: expected av_digits, got coco"),
         ({"name": "av_digits", "sizes": 3}, r"unknown keys \['sizes'\]: expected split, size, seed, groups"),
-        ({"path": "x.json", "split": "train"}, r"unknown keys \['split'\]"),
+        ({"path": "x.json", "size": 2}, r"unknown keys \['size'\]"),
         ({"name": "av_digits", "split": "dev"}, "`split` is unknown: expected one of align, train, test, got dev"),
     ],
 )

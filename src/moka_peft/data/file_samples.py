@@ -1,0 +1,69 @@
+"""Samples of data files: one file or many, read when they are asked for, or held in memory."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import overload
+
+from moka_peft.data.containers.contents import Container
+from moka_peft.data.formats import Format, read_row
+from moka_peft.data.media.options import MediaOptions
+from moka_peft.data.samples import Sample
+from moka_peft.data.skipping import BadSample
+
+Read = Sample | BadSample
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows become samples; with `skip`, a bad row becomes a BadSample instead of an exception."""
+
+    options: MediaOptions
+    format: Format | None = None
+    skip: bool = False
+
+    def read(self, container: Container, index: int) -> Read:
+        try:
+            return read_row(container.read(index), self.options, self.format)
+        except (OSError, ValueError) as error:
+            if not self.skip:
+                raise
+            return BadSample(container.where(index), str(error))
+
+
+class FileSamples(Sequence[Sample]):
+    """The rows of several containers as samples, each read when it is asked for; can be sent to workers.
+
+    `shard_sizes`: how many samples lie together, in order. In `skip` mode some are BadSamples.
+    """
+
+    def __init__(self, containers: Sequence[Container], reading: Reading):
+        self.containers, self.reading = list(containers), reading
+        self.shard_sizes = [size for container in containers for size in container.sizes if size]
+        self._ends = list(accumulate(len(container) for container in containers))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`index` is out of range: expected below {len(self)}, got {index}.")
+        index %= len(self)
+        place = bisect_right(self._ends, index)
+        container = self.containers[place]
+        return self.reading.read(container, index - self._ends[place] + len(container))  # pyright: ignore
+
+
+class HeldSamples(list[Sample]):
+    """Samples in memory, with the sizes of the files that they were read from."""
+
+    def __init__(self, samples: Sequence[Sample], shard_sizes: Sequence[int]):
+        super().__init__(samples)
+        self.shard_sizes = list(shard_sizes)
