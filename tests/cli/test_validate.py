@@ -26,7 +26,8 @@ def test_bad_samples_are_named(recipe, tmp_path, capsys):
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 4
     for position in (0, 1):
-        assert shown[position].startswith(f"moka: data.train: sample {position} (rows-{position + 1}): image ")
+        assert shown[position].startswith(f"moka: data.train: sample {position} (rows-{position + 1}): {tmp_path}")
+        assert f"rows.jsonl, row {position + 1}, `messages[0].content[0].image`: image " in shown[position]
     assert "empty.json` is empty" in shown[2]
     assert shown[3].startswith(f"moka: {tmp_path}/recipe.yaml is not valid: 3 problems")
 

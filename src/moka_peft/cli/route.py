@@ -30,21 +30,20 @@ def run(
         if question is None:
             raise typer.BadParameter("a question is missing: moka route MODEL [--image FILE] QUESTION")
         ids, mask, spec, tokenizer = _from_question(target, question, media)
-    _show(ids, mask, spec, tokenizer, png, as_json)
+    show(ids, mask, spec, tokenizer, png, as_json)
 
 
 def _from_recipe(path: Path, index: int) -> tuple[Any, Any, "RoutingSpec", Any]:
     """Ids, mask, spec and tokenizer of one training sample, as its recipe's run would read it."""
     from moka_peft import RoutingSpec
-    from moka_peft.data import Collator
-    from moka_peft.training import load_recipe, open_source
+    from moka_peft.training import load_recipe, open_collator, open_source
 
     plan = load_recipe(path)
-    samples = open_source(plan.data.train)
+    samples = open_source(plan.data.train, plan.data)
     if index >= len(samples):
         raise ValueError(f"`sample` {index} does not exist: data.train of {path} has {len(samples)} samples.")
-    processor, config = _open_base(plan.model.name, plan.model.revision)
-    batch = Collator(processor)([samples[index]])
+    processor, config = open_base(plan.model.name, plan.model.revision)
+    batch = open_collator(plan, processor)([samples[index]])
     spec = RoutingSpec.from_pretrained(config, processor)
     return batch["input_ids"], batch["attention_mask"], spec, processor.tokenizer
 
@@ -68,16 +67,17 @@ def _open(name: str) -> tuple[Any, "RoutingSpec"]:
 
     folder = Path(name)
     if not (folder / "adapter_config.json").is_file():
-        processor, config = _open_base(name)
+        processor, config = open_base(name)
         return processor, RoutingSpec.from_pretrained(config, processor)
     adapter = PeftConfig.from_pretrained(name)
-    processor, config = _open_base(adapter.base_model_name_or_path or "", adapter.revision)
+    processor, config = open_base(adapter.base_model_name_or_path or "", adapter.revision)
     if (folder / "processor_config.json").is_file():
         processor = AutoProcessor.from_pretrained(folder)
     return processor, getattr(adapter, "routing", None) or RoutingSpec.from_pretrained(config, processor)
 
 
-def _open_base(name: str, revision: str | None = None) -> tuple[Any, Any]:
+def open_base(name: str, revision: str | None = None) -> tuple[Any, Any]:
+    """Processor and configuration of a base model; loads no weights."""
     from transformers import AutoConfig
 
     from moka_peft.composite import tiny_avt_config, tiny_avt_processor
@@ -88,7 +88,10 @@ def _open_base(name: str, revision: str | None = None) -> tuple[Any, Any]:
     return load_processor(name, revision), AutoConfig.from_pretrained(name, revision=revision)
 
 
-def _show(ids: Any, mask: Any, spec: "RoutingSpec", tokenizer: Any, png: Path | None, as_json: bool) -> None:
+def show(
+    ids: Any, mask: Any, spec: "RoutingSpec", tokenizer: Any, png: Path | None = None, as_json: bool = False
+) -> None:
+    """Draws the first row's tokens by modality and turn, on the terminal or as JSON, and to a PNG file if asked."""
     from rich.console import Console
 
     from moka_peft import route

@@ -35,12 +35,14 @@ class Reading:
 class FileSamples(Sequence[Sample]):
     """The rows of several containers as samples, each read when it is asked for; can be sent to workers.
 
-    `shard_sizes`: how many samples lie together, in order. In `skip` mode some are BadSamples.
+    `shard_sizes`: how many samples lie together, in order. `origins`: the files, or what else says which data it is.
+    In `skip` mode some samples are BadSamples.
     """
 
     def __init__(self, containers: Sequence[Container], reading: Reading):
         self.containers, self.reading = list(containers), reading
         self.shard_sizes = [size for container in containers for size in container.sizes if size]
+        self.origins = [getattr(container, "fingerprint", None) or container.path for container in containers]
         self._ends = list(accumulate(len(container) for container in containers))
 
     def __len__(self) -> int:
@@ -64,6 +66,6 @@ class FileSamples(Sequence[Sample]):
 class HeldSamples(list[Sample]):
     """Samples in memory, with the sizes of the files that they were read from."""
 
-    def __init__(self, samples: Sequence[Sample], shard_sizes: Sequence[int]):
+    def __init__(self, samples: FileSamples):
         super().__init__(samples)
-        self.shard_sizes = list(shard_sizes)
+        self.shard_sizes, self.origins = samples.shard_sizes, samples.origins

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch.utils.data import get_worker_info
@@ -42,7 +42,7 @@ class SkippingCollator:
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
         batch, bad = self._collate(samples)
-        self._write(bad)
+        self.write(bad)
         if batch is not None:
             return batch
         batch = self.collator([BLANK])
@@ -61,13 +61,45 @@ class SkippingCollator:
         good = [sample for sample, problem in zip(read, problems, strict=True) if problem is None]
         return self.collator(good) if good else None, bad + [problem for problem in problems if problem]
 
-    def _write(self, bad: Sequence[BadSample]) -> None:
+    def write(self, bad: Sequence[BadSample]) -> None:
+        """Adds bad samples to this process's file."""
         if bad:
             self.log.mkdir(parents=True, exist_ok=True)
             worker = get_worker_info()
             name = f"rank{os.environ.get('RANK', '0')}-worker{worker.id if worker else 0}.jsonl"
             with (self.log / name).open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(vars(sample)) + "\n" for sample in bad)
+
+
+def keep_readable(samples: Sequence[Sample], collator: Any, log: str | Path) -> Sequence[Sample]:
+    """Those of the samples that a collator takes as prompts; the others are written down in the folder `log`."""
+    skipping = SkippingCollator(collator, log)
+    kept = []
+    for position in range(len(samples)):
+        sample: Sample | BadSample = samples[position]
+        problem = sample if isinstance(sample, BadSample) else find_problem(collator.collate_prompts, sample)
+        skipping.write([problem] if problem else [])
+        kept += [] if problem else [position]
+    return Chosen(samples, kept)
+
+
+class Chosen(Sequence[Sample]):
+    """Some of the samples of another sequence, by their positions."""
+
+    def __init__(self, samples: Sequence[Sample], positions: Sequence[int]):
+        self.samples, self.positions = samples, list(positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self.samples[position] for position in self.positions[index]]
+        return self.samples[self.positions[index]]
 
 
 def find_problem(collate: Callable[[list[Sample]], Any], sample: Sample) -> BadSample | None:

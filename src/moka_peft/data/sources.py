@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moka_peft.data.av_digits import AvDigits
-from moka_peft.data.containers.contents import Container
+from moka_peft.data.containers.contents import Container, Unreadable
 from moka_peft.data.containers.hub import open_hub, open_saved
 from moka_peft.data.containers.json_lines import JsonLines
 from moka_peft.data.containers.json_list import JsonList, StreamedJsonList
@@ -80,8 +80,18 @@ def _open_files(source: _FileSource, media: MediaOptions, skip: bool) -> Sequenc
     hold = source.streaming is False or (
         source.streaming is None and all(file.suffix not in (".parquet", ".tar") and file.is_file() for file in files)
     )
-    samples = _filled([_open_file(file, source, hold) for file in files], reading, source)
-    return HeldSamples(samples, samples.shard_sizes) if hold else samples
+    samples = _filled([_open_or_mark(file, source, hold, skip) for file in files], reading, source)
+    return HeldSamples(samples) if hold else samples
+
+
+def _open_or_mark(file: Path, source: _FileSource, hold: bool, skip: bool) -> Container:
+    """One file's container; where it cannot be opened and may be skipped, one with a single bad row."""
+    try:
+        return _open_file(file, source, hold)
+    except (OSError, ValueError) as error:
+        if not skip:
+            raise
+        return Unreadable(file, error)
 
 
 def _open_file(file: Path, source: _FileSource, hold: bool) -> Container:

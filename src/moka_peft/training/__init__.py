@@ -5,7 +5,7 @@ from moka_peft.training.conversation import Conversation
 from moka_peft.training.model import load_adapted, load_model, load_processor
 from moka_peft.training.recipe import Recipe
 from moka_peft.training.recipe_file import RecipeError, load_recipe, write_recipe
-from moka_peft.training.run import open_source, train
+from moka_peft.training.run import open_collator, open_source, train
 from moka_peft.training.validation import Findings, inspect_samples
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "load_model",
     "load_processor",
     "load_recipe",
+    "open_collator",
     "open_source",
     "score_answers",
     "train",

@@ -15,6 +15,7 @@ NOTES = "run.json"
 METRICS = "metrics.json"
 PLOT = "loss.png"
 CHECKPOINTS = "checkpoints"
+SKIPPED = "skipped"
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from moka_peft.data.containers.paths import find_files
+
 
 def existing_file(path: str) -> str:
     """Checks that a path in a recipe names a file; relative paths start at the current folder."""
@@ -28,6 +30,16 @@ def model_name(name: str) -> str:
     """Checks that a model written as a path exists; `tiny-avt` and hub ids pass unseen."""
     written_as_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     return existing_folder(name) if written_as_path else name
+
+
+def existing_data(path: str | list[str]) -> str | list[str]:
+    """Checks that a source's path, pattern, folder or list of these names files; relative ones start here."""
+    try:
+        find_files(path)
+    except FileNotFoundError as error:
+        named = path if isinstance(path, str) else ", ".join(path)
+        raise ValueError(f"no such file: {named} (relative paths start at the current folder)") from error
+    return path
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -50,21 +62,50 @@ class Model(Section):
 
 
 class Source(Section):
-    """Where samples come from: the generated set `av_digits`, or a JSON / JSON lines file of messages."""
+    """Where samples come from: files, a dataset of the hub, or the generated set `av_digits`.
+
+    path: JSON, JSON lines, parquet, tar files or a folder of `datasets`; also a pattern, a folder, or a list.
+    folder: where relative media paths start, if not beside the file. question: what the texts of tar files answer.
+    index: the token lengths that `moka validate --write-index` wrote.
+    """
 
     name: Literal["av_digits"] | None = None
-    path: Annotated[str, AfterValidator(existing_file)] | None = None
-    split: Literal["train", "test"] | None = None
+    path: Annotated[str | list[str], AfterValidator(existing_data)] | None = None
+    hub: str | None = None
+    config: str | None = None
+    split: str | None = None
+    format: Literal["openai", "messages", "llava", "sharegpt"] | None = None
+    folder: Annotated[str, AfterValidator(existing_folder)] | None = None
+    streaming: bool | None = None
+    question: str | None = None
+    index: Annotated[str, AfterValidator(existing_file)] | None = None
     size: PositiveInt | None = None
     seed: Count | None = None
     groups: list[str] | None = None
 
 
+class Media(Section):
+    """How media are decoded: the fields of `MediaOptions`."""
+
+    max_image_pixels: PositiveInt | None = None
+    video_frames: PositiveInt = 8
+    video_fps: PositiveFloat | None = None
+    video_sound: bool = False
+    max_video_seconds: PositiveFloat | None = None
+    max_video_pixels: PositiveInt | None = None
+    max_audio_seconds: PositiveFloat | None = None
+    allow_urls: bool = False
+    url_timeout_seconds: PositiveFloat = 10.0
+    max_url_bytes: PositiveInt = 100 * 2**20
+
+
 class Data(Section):
-    """Training samples, and the held-out ones that are answered before and after."""
+    """Training samples, the held-out ones that are answered before and after, and how both are read."""
 
     train: Source
     eval: Source | None = None
+    media: Media = Field(default_factory=Media)
+    on_bad_sample: Literal["raise", "skip"] = "raise"
 
 
 class Adapter(Section):
@@ -109,6 +150,7 @@ class Training(Section):
     bf16: bool = False
     save_steps: PositiveInt = 100
     keep_checkpoints: PositiveInt = 2
+    max_length: PositiveInt | None = None
     num_workers: Count = 0
     num_threads: PositiveInt | None = None
     deterministic: bool | None = None
@@ -155,13 +197,32 @@ def conflicts(raw: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
     if adapter.get("method") == "lora":
         for key in sorted(set(adapter) & MOKA_ONLY):
             found.append((("adapter", key), "has no meaning for `method: lora`. Remove it or use `moka`."))
-    for part, source in _section(raw, "data").items():
-        if isinstance(source, dict) and ("name" in source) == ("path" in source):
-            found.append((("data", part), "names no single source: expected either `name` or `path`."))
-        elif isinstance(source, dict) and "path" in source:
-            for key in sorted(set(source) & {"split", "size", "seed", "groups"}):
-                found.append((("data", part, key), "has no meaning for a file of samples. Remove it."))
+    for part in ("train", "eval"):
+        found += [(("data", part, *key), text) for key, text in _source_conflicts(_section(raw, "data").get(part))]
     return found
+
+
+def _source_conflicts(source: Any) -> list[tuple[tuple[str, ...], str]]:
+    """What contradicts itself in one source of samples."""
+    if not isinstance(source, dict):
+        return []
+    kinds = [kind for kind in SOURCE_KEYS if kind in source]
+    if len(kinds) != 1:
+        return [((), "names no single source: expected one of `name`, `path` and `hub`.")]
+    found: list[tuple[tuple[str, ...], str]] = []
+    for key in sorted(set(source) & set(Source.model_fields) - SOURCE_KEYS[kinds[0]] - {kinds[0]}):
+        found.append(((key,), f"has no meaning for {SOURCE_WORDS[kinds[0]]}. Remove it."))
+    if kinds == ["name"] and source.get("split", "train") not in ("align", "train", "test"):
+        found.append((("split",), f"is wrong: expected 'train' or 'test', got {source['split']!r}."))
+    return found
+
+
+SOURCE_KEYS = {
+    "name": {"split", "size", "seed", "groups", "index"},
+    "path": {"format", "folder", "streaming", "split", "question", "index"},
+    "hub": {"config", "split", "format", "folder", "streaming", "index"},
+}
+SOURCE_WORDS = {"name": "generated samples", "path": "a file of samples", "hub": "a dataset of the hub"}
 
 
 MOKA_ONLY = {

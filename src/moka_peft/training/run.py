@@ -9,14 +9,15 @@ import torch
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerState
 
-from moka_peft.data import Collator, Sample, load_samples
+from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples, merge_skipped
+from moka_peft.data.skipping import keep_readable
 from moka_peft.training import folder
 from moka_peft.training.checkpoint import CheckpointMarking, newest_complete, step_of
 from moka_peft.training.determinism import deterministic, seed_all
 from moka_peft.training.model import add_adapter, load_model
 from moka_peft.training.plot import draw_loss
 from moka_peft.training.progress import TrainingProgress
-from moka_peft.training.recipe import Recipe, Source
+from moka_peft.training.recipe import Data, Recipe, Source
 from moka_peft.training.recipe_file import write_recipe
 from moka_peft.training.scoring import HeldOut, HeldOutScoring
 from moka_peft.training.trainer import build_trainer, trainer_arguments
@@ -43,35 +44,50 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
         return _run(recipe, out, notes, console)
 
 
-def open_source(source: Source | None) -> Sequence[Sample]:
-    """The samples of one part of a recipe's data; none where the recipe has no such part."""
-    return [] if source is None else load_samples(source.model_dump(exclude_none=True))
+def open_source(source: Source | None, data: Data | None = None) -> Sequence[Sample]:
+    """The samples of one part of a recipe's data, read as `data` says; none where the recipe has no such part."""
+    if source is None:
+        return []
+    settings = source.model_dump(exclude_none=True)
+    if data is None:
+        return load_samples(settings)
+    return load_samples(settings, media=MediaOptions(**data.media.model_dump()), on_bad_sample=data.on_bad_sample)
+
+
+def open_collator(recipe: Recipe, processor: Any) -> Collator:
+    """The collator of a recipe, which refuses bad samples."""
+    media = MediaOptions(**recipe.data.media.model_dump())
+    return Collator(processor, media=media, max_length=recipe.training.max_length)
 
 
 def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> dict[str, Any]:
     """Everything between a claimed folder and its metrics. `notes` are what a resumed run must know."""
-    samples, questions = open_source(recipe.data.train), open_source(recipe.data.eval)
+    samples, questions = open_source(recipe.data.train, recipe.data), open_source(recipe.data.eval, recipe.data)
     seed_all(recipe.seed)
     base, processor = load_model(**recipe.model.model_dump())
     model = add_adapter(base, processor, **recipe.adapter.model_dump(), train_projectors=recipe.train_projectors)
     folder.check_space(out, model.get_nb_trainable_parameters()[0], recipe.training.keep_checkpoints)
 
-    collator = Collator(processor)
+    collator, skips = open_collator(recipe, processor), recipe.data.on_bad_sample == "skip"
+    questions = keep_readable(questions, collator, out / folder.SKIPPED) if skips else questions
     limits = recipe.evaluation.model_dump(exclude={"steps"})
     held_out = HeldOut(processor, collator, questions, **limits, console=console)
     if "before" not in notes:
         notes["before"] = held_out.score(model, "before training")
         folder.write_json(out / folder.NOTES, notes)
 
-    settings = recipe.training.model_dump(exclude={"keep_checkpoints", "num_threads", "deterministic"})
+    settings = recipe.training.model_dump(exclude={"keep_checkpoints", "num_threads", "deterministic", "max_length"})
     arguments = trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, **settings)
     callbacks: list[TrainerCallback] = [CheckpointMarking(recipe.training.keep_checkpoints)]
     if recipe.evaluation.steps:
         callbacks.insert(0, HeldOutScoring(held_out, recipe.evaluation.steps))
     with TrainingProgress(console) as progress:
-        trainer = build_trainer(model, collator, samples, arguments, [*callbacks, progress])
+        reading = SkippingCollator(collator, out / folder.SKIPPED) if skips else collator
+        trainer = build_trainer(model, reading, samples, arguments, [*callbacks, progress])
         seconds = _fit(trainer, console)
     after = held_out.score(model, "after training")
+    if skipped := merge_skipped(out / folder.SKIPPED, out / f"{folder.SKIPPED}.jsonl"):
+        console.print(f"skipped {len(skipped)} bad samples, listed in {out / folder.SKIPPED}.jsonl", soft_wrap=True)
     return _finish(out, trainer, processor, {**notes, "after": after, "seconds": seconds}, console)
 
 

@@ -1,7 +1,7 @@
 """The transformers Trainer of a run: a recipe's words in the Trainer's, and our callbacks on it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from moka_peft.data import Collator, Sample
+from moka_peft.data import Sample
 
 
 def build_trainer(
     model: Any,
-    collator: Collator,
+    collator: Callable[..., Any],
     samples: Sequence[Sample],
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],

@@ -1,10 +1,15 @@
 """Checking a recipe's samples as training would read them, before a model is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moka_peft.data import Collator, Sample
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from moka_peft import RoutingSpec, route
+from moka_peft.data import BadSample, Collator, Sample
 from moka_peft.data.collator import IGNORED
 
 BATCH = 32  # samples read at once: 5 ms each instead of 34 one by one, most of which is the chat template
@@ -12,53 +17,133 @@ BATCH = 32  # samples read at once: 5 ms each instead of 34 one by one, most of 
 
 @dataclass
 class Findings:
-    """What the samples of one source hold: tokens by what they are, and what is wrong with which sample."""
+    """What the samples of one source hold: tokens by what they are, and what is wrong with which sample.
+
+    lengths: tokens of each good sample. tokens: by kind. turns: by turn, 0 for what belongs to none; empty where
+    no routing is known. problems: one line for each bad sample, whose positions are `bad`.
+    """
 
     samples: int = 0
     lengths: list[int] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
+    turns: dict[int, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+
+    def add(self, more: "Findings") -> None:
+        """Takes in what a later part of the same samples holds."""
+        self.samples += more.samples
+        for name in ("lengths", "problems", "bad"):
+            getattr(self, name).extend(getattr(more, name))
+        for own, others in ((self.tokens, more.tokens), (self.turns, more.turns)):
+            own |= {key: own.get(key, 0) + count for key, count in others.items()}  # type: ignore[arg-type]
+
+    def all_lengths(self) -> np.ndarray:
+        """The length of every sample in order, int32; 0 for a bad one."""
+        lengths = np.zeros(self.samples, dtype=np.int32)
+        lengths[np.setdiff1d(np.arange(self.samples), self.bad)] = self.lengths
+        return lengths
+
+    def summary(self) -> dict[str, Any]:
+        """All of it in plain numbers, for people and programs; shares are of all tokens."""
+        lengths, total = np.array(self.lengths or [0]), max(1, sum(self.tokens.values()))
+        return {
+            "samples": self.samples,
+            "bad_samples": len(self.bad),
+            "tokens": int(lengths.sum()),
+            "length": {
+                "min": int(lengths.min()),
+                "median": float(np.median(lengths)),
+                "mean": float(lengths.mean()),
+                "p95": float(np.quantile(lengths, 0.95)),
+                "max": int(lengths.max()),
+            },
+            "share_by_kind": {kind: count / total for kind, count in self.tokens.items()},
+            "share_by_turn": {str(turn): count / total for turn, count in sorted(self.turns.items())},
+            "problems": self.problems,
+        }
 
 
-def inspect_samples(processor: Any, samples: Sequence[Sample]) -> Findings:
+def inspect_samples(
+    processor: Any,
+    samples: Sequence[Sample],
+    *,
+    collator: Collator | None = None,
+    spec: RoutingSpec | None = None,
+    limit: int | None = None,
+    workers: int = 0,
+) -> Findings:
     """Decodes, renders and tokenises every sample; a bad one becomes a problem, not an exception.
 
-    Tokens are counted as text, answer (what carries loss) and one kind per placeholder.
+    Tokens are counted as text, answer (what carries loss) and one kind per placeholder; with `spec`, by turn too.
+    limit: looks at the first samples only. workers: processes that share the work.
     """
-    collator, findings = Collator(processor), Findings(samples=len(samples))
-    for start in range(0, len(samples), BATCH):
-        positions = range(start, min(start + BATCH, len(samples)))
-        try:
-            _inspect(collator, [samples[position] for position in positions], findings)
-        except (OSError, ValueError):
-            for position in positions:
-                _inspect_one(collator, samples, position, findings)
+    batches = _Batches(collator or Collator(processor), spec, samples, min(len(samples), limit or len(samples)))
+    findings = Findings()
+    for part in _read(batches, workers):
+        findings.add(part)
     return findings
 
 
-def _inspect_one(collator: Collator, samples: Sequence[Sample], position: int, findings: Findings) -> None:
-    name = str(position)
-    try:
-        sample = samples[position]
-        name = f"{position} ({sample.id})"
-        _inspect(collator, [sample], findings)
-    except (OSError, ValueError) as error:
-        findings.problems.append(f"sample {name}: {error}")
+def _read(batches: "_Batches", workers: int) -> Iterator[Findings]:
+    if workers:
+        yield from DataLoader(batches, batch_size=None, num_workers=workers)
+    else:
+        yield from (batches[i] for i in range(len(batches)))
 
 
-def _inspect(collator: Collator, samples: list[Sample], findings: Findings) -> None:
-    """Adds the tokens of a few samples to the findings, or raises what is wrong with one of them."""
-    if any(sample.messages[-1]["role"] != "assistant" for sample in samples):
-        raise ValueError("it ends without an assistant's answer to learn. Add one or remove the sample.")
-    batch = collator(samples)
-    ids, is_token = batch["input_ids"], batch["attention_mask"].bool()
-    tokenizer = collator.processor.tokenizer
+class _Batches(Dataset[Findings]):
+    """What each batch of samples holds."""
+
+    def __init__(self, collator: Collator, spec: RoutingSpec | None, samples: Sequence[Sample], count: int):
+        self.collator, self.spec, self.samples, self.count = collator, spec, samples, count
+
+    def __len__(self) -> int:
+        return -(-self.count // BATCH)
+
+    def __getitem__(self, index: int) -> Findings:
+        positions = range(index * BATCH, min((index + 1) * BATCH, self.count))
+        findings = Findings(samples=len(positions))
+        try:
+            self._inspect([self.samples[position] for position in positions], findings)
+        except (OSError, ValueError):
+            for position in positions:
+                self._inspect_one(position, findings)
+        return findings
+
+    def _inspect_one(self, position: int, findings: Findings) -> None:
+        name = str(position)
+        try:
+            sample = self.samples[position]
+            name = f"{position} ({sample.id})" if sample.id else name
+            self._inspect([sample], findings)
+        except (OSError, ValueError) as error:
+            findings.problems.append(f"sample {name}: {error}")
+            findings.bad.append(position)
+
+    def _inspect(self, samples: Sequence[Sample | BadSample], findings: Findings) -> None:
+        """Adds the tokens of a few samples to the findings, or raises what is wrong with one of them."""
+        read = [sample for sample in samples if isinstance(sample, Sample)]
+        if bad := [sample for sample in samples if isinstance(sample, BadSample)]:
+            raise ValueError(bad[0].problem)
+        batch = self.collator(read)
+        is_token = batch["attention_mask"].bool()
+        for kind, count in _count_kinds(self.collator, batch).items():
+            findings.tokens[kind] = findings.tokens.get(kind, 0) + count
+        if self.spec is not None:
+            turns = route(batch["input_ids"], self.spec, batch["attention_mask"]).turn[is_token]
+            for turn, count in enumerate(torch.bincount(turns).tolist()):
+                findings.turns[turn] = findings.turns.get(turn, 0) + count
+        findings.lengths += is_token.sum(-1).tolist()
+
+
+def _count_kinds(collator: Collator, batch: dict[str, Any]) -> dict[str, int]:
+    """Tokens by what they are: each kind of media, answers, and all other text."""
+    ids, tokenizer = batch["input_ids"], collator.processor.tokenizer
     counts = {
         kind: int((ids == tokenizer.convert_tokens_to_ids(token)).sum())
         for kind, token in collator.placeholders.items()
     }
     counts["answer"] = int((batch["labels"] != IGNORED).sum())
-    counts["text"] = int(is_token.sum()) - sum(counts.values())
-    for kind, count in counts.items():
-        findings.tokens[kind] = findings.tokens.get(kind, 0) + count
-    findings.lengths += is_token.sum(-1).tolist()
+    counts["text"] = int(batch["attention_mask"].sum()) - sum(counts.values())
+    return counts

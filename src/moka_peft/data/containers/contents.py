@@ -15,6 +15,7 @@ class Container(Protocol):
     file is fast to read one after the other.
     """
 
+    path: Path
     sizes: list[int]
 
     def __len__(self) -> int: ...
@@ -47,6 +48,20 @@ class NumberedRows:
     def data(self, index: int) -> Any:
         """What a row holds."""
         raise NotImplementedError
+
+
+class Unreadable(NumberedRows):
+    """Stands for a whole file that cannot be opened: one row that says why."""
+
+    def __init__(self, path: Path, error: Exception):
+        super().__init__(path, None)
+        self.sizes, self._error = [1], error
+
+    def where(self, index: int) -> str:
+        return f"{self.path}, all rows"
+
+    def data(self, index: int) -> Any:
+        raise self._error
 
 
 def parse_json(content: bytes, where: str) -> Any:

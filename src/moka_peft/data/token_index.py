@@ -1,0 +1,82 @@
+"""The token length of every sample, in a file that knows of which samples and which processor it is."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moka_peft.data.av_digits import AvDigits
+from moka_peft.data.media.options import MediaOptions
+from moka_peft.data.samples import Sample
+
+_PIECE = 2**20
+_AGAIN = "Write it again: moka validate RECIPE --write-index FILE."
+DEFAULTS = MediaOptions()
+
+
+def write_index(
+    path: str | Path, lengths: Sequence[int], samples: Sequence[Sample], processor: Any, media: MediaOptions = DEFAULTS
+) -> None:
+    """Writes the lengths of samples, 0 for a bad one; whole or not at all."""
+    if len(lengths) != len(samples):
+        raise ValueError(f"`lengths` is wrong: expected {len(samples)}, one per sample, got {len(lengths)}.")
+    fingerprints = _fingerprints(samples, processor, media)
+    partial = Path(f"{path}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, lengths=np.asarray(lengths, dtype=np.int32), fingerprints=np.array(json.dumps(fingerprints)))
+    os.replace(partial, path)
+
+
+def read_index(
+    path: str | Path, samples: Sequence[Sample], processor: Any, media: MediaOptions = DEFAULTS
+) -> np.ndarray:
+    """The lengths, int32 [samples]. Raises ValueError where they are those of other samples or another processor."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            lengths, fingerprints = stored["lengths"], json.loads(str(stored["fingerprints"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"index `{path}` cannot be read: {error}. {_AGAIN}") from error
+    now = _fingerprints(samples, processor, media)
+    if changed := [name for name, value in now.items() if fingerprints.get(name) != value]:
+        raise ValueError(
+            f"index `{path}` does not fit: expected the {' and '.join(changed)} it was written for, got others. "
+            + _AGAIN
+        )
+    return lengths
+
+
+def _fingerprints(samples: Sequence[Sample], processor: Any, media: MediaOptions) -> dict[str, str]:
+    """What lengths depend on, by the word that an error has for it."""
+    template, tokens = str(getattr(processor, "chat_template", None)), len(processor.tokenizer)
+    settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
+    return {
+        "samples": _digest(str(len(samples)), *map(_origin, _origins(samples))),
+        "processor": _digest(type(processor).__name__, settings, template, str(tokens)),
+        "media options": _digest(repr(media)),
+    }
+
+
+def _origins(samples: Sequence[Sample]) -> Sequence[Path | str]:
+    """What says which data it is: files, the settings of generated samples, or the ids of any others."""
+    if hasattr(samples, "origins"):
+        return samples.origins  # pyright: ignore[reportAttributeAccessIssue]
+    return [repr(vars(samples))] if isinstance(samples, AvDigits) else [sample.id for sample in samples]
+
+
+def _origin(origin: Path | str) -> str:
+    """One file by name, size, and its first and last MiB; anything else by its own words."""
+    if isinstance(origin, str) or not origin.is_file():
+        return str(origin)
+    size = origin.stat().st_size
+    with origin.open("rb") as file:
+        first = file.read(_PIECE)
+        file.seek(max(0, size - _PIECE))
+        return _digest(origin.name, str(size), first.hex(), file.read(_PIECE).hex())
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
