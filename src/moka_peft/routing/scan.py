@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .packed import apart, ends_elsewhere, first_columns, samples_of
 from .routing import PADDING, TEXT, Routing
 from .spec import RoutingSpec
 
@@ -15,12 +16,14 @@ def route(
     attention_mask: Tensor | None = None,
     *,
     prompt_length: int | None = None,
+    position_ids: Tensor | None = None,
 ) -> Routing:
     """Reads modality and turn of every token of `input_ids` [B, S] int64.
 
     `attention_mask` [B, >= S]: 0 is padding; with more columns than tokens (a cached forward) the last S count;
     None: no padding. `prompt_length`: for a spec without a close, the column where the answer begins.
-    Raises ValueError where the shapes do not fit.
+    `position_ids` [B, S]: where they do not go on by one, another sample of a packed row begins; its turns are read
+    as if it stood alone and numbered on. Raises ValueError where the shapes do not fit.
     """
     if input_ids.dim() != 2:
         raise ValueError(f"`input_ids`: expected [batch, sequence], got {list(input_ids.shape)}.")
@@ -29,11 +32,12 @@ def route(
     for index, ids in enumerate(spec.placeholders.values(), start=1):
         modality = torch.where(_is_any(input_ids, ids) & real, index, modality)
     ids = torch.where(real, input_ids, -1)
-    turn, inside, delimiter = _scan_turns(ids, spec, prompt_length)
+    sample = samples_of(ids, position_ids)
+    turn, inside, delimiter = _scan_turns(ids, spec, prompt_length, sample)
     is_media = modality > TEXT
-    is_instruction = (modality == TEXT) & ~delimiter & ~_skipped(ids, spec, turn)
+    is_instruction = (modality == TEXT) & ~delimiter & ~_skipped(ids, spec, apart(turn, sample), sample)
     if not spec.user_close:
-        is_instruction &= ~_media_follows(turn, is_media)
+        is_instruction &= ~_media_follows(apart(turn, sample), is_media)
     open_turn = torch.where(inside[:, -1], turn[:, -1], 0)
     if not spec.user_close and prompt_length is not None and prompt_length <= input_ids.shape[1]:
         open_turn = torch.zeros_like(open_turn)  # the prompt's end closes the turn
@@ -69,19 +73,23 @@ def _shift(mask: Tensor, by: int) -> Tensor:
     return torch.cat([filler, mask[:, :-by]], 1) if by > 0 else torch.cat([mask[:, -by:], filler], 1)
 
 
-def _starts(ids: Tensor, sequence: tuple[int, ...]) -> Tensor:
-    """[B, S] bool: True where `sequence` begins."""
+def _starts(ids: Tensor, sequence: tuple[int, ...], sample: Tensor | None) -> Tensor:
+    """[B, S] bool: True where `sequence` begins; it does not reach into the next sample of a packed row."""
     found = ids == sequence[0]
     for offset, token in enumerate(sequence[1:], start=1):
         found = found & _shift(ids == token, -offset)
+    if sample is not None and len(sequence) > 1:
+        found = found & ~ends_elsewhere(sample, len(sequence))
     return found
 
 
-def _matches(ids: Tensor, sequences: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor, Tensor]:
+def _matches(
+    ids: Tensor, sequences: tuple[tuple[int, ...], ...], sample: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Where any of `sequences` begins, where it ends, and every token it covers; each [B, S] bool."""
     begins = ends = covered = torch.zeros_like(ids, dtype=torch.bool)
     for sequence in sequences:
-        start = _starts(ids, sequence)
+        start = _starts(ids, sequence, sample)
         begins = begins | start
         ends = ends | _shift(start, len(sequence) - 1)
         for offset in range(len(sequence)):
@@ -98,21 +106,23 @@ def _last(mask: Tensor, *, before: bool) -> Tensor:
     return torch.cat([torch.full_like(last[:, :1], -1), last[:, :-1]], 1)
 
 
-def _scan_turns(ids: Tensor, spec: RoutingSpec, prompt_length: int | None) -> tuple[Tensor, Tensor, Tensor]:
+def _scan_turns(
+    ids: Tensor, spec: RoutingSpec, prompt_length: int | None, sample: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Number of the last opened user turn, whether that turn is still open, and the delimiters' tokens."""
-    _, open_ends, open_covers = _matches(ids, spec.user_open)
-    closes, _, close_covers = _matches(ids, spec.user_close or spec.answer_start)
+    _, open_ends, open_covers = _matches(ids, spec.user_open, sample)
+    closes, _, close_covers = _matches(ids, spec.user_close or spec.answer_start, sample)
     if not spec.user_close and prompt_length is not None and prompt_length < ids.shape[1]:
         closes = closes | (torch.arange(ids.shape[1], device=ids.device) == prompt_length)
     last_open = _last(open_ends, before=True)
-    if not spec.user_open:  # the row itself opens the first turn
-        last_open = last_open.clamp(min=0)
+    first = first_columns(ids, sample)  # without an open, this is where the first turn is opened
+    last_open = torch.where(last_open < first, -1 if spec.user_open else first, last_open)
     last_close = _last(closes, before=False)
     inside = last_open > last_close
     opens = open_ends & ~inside  # an open inside an open turn is a variant of the same delimiter, or typed text
     turn = opens.cumsum(1) - opens.to(torch.int64)
     if not spec.user_open:
-        turn = turn + 1
+        turn = turn + 1 if sample is None else turn + 1 + sample
     return turn, inside, open_covers | close_covers
 
 
@@ -123,16 +133,16 @@ def _next(mask: Tensor) -> Tensor:
     return torch.where(mask, columns, length).flip(1).cummin(1).values.flip(1)
 
 
-def _skipped(ids: Tensor, spec: RoutingSpec, turn: Tensor) -> Tensor:
+def _skipped(ids: Tensor, spec: RoutingSpec, turn: Tensor, sample: Tensor | None) -> Tensor:
     skipped = torch.zeros_like(ids, dtype=torch.bool)
     for item in spec.skip:
         if isinstance(item, int):
             skipped = skipped | (ids == item)
         elif isinstance(item[0], int):
-            skipped = skipped | _matches(ids, (item,))[2]  # pyright: ignore[reportArgumentType]
+            skipped = skipped | _matches(ids, (item,), sample)[2]  # pyright: ignore[reportArgumentType]
         else:
-            begins, _, _ = _matches(ids, item[:1])  # pyright: ignore[reportArgumentType]
-            _, ends, _ = _matches(ids, item[1:2])  # pyright: ignore[reportArgumentType]
+            begins, _, _ = _matches(ids, item[:1], sample)  # pyright: ignore[reportArgumentType]
+            _, ends, _ = _matches(ids, item[1:2], sample)  # pyright: ignore[reportArgumentType]
             longest = item[2] if len(item) == 3 else ids.shape[1]
             skipped = skipped | _enclosed(begins, ends, turn, longest)  # pyright: ignore[reportArgumentType]
     return skipped

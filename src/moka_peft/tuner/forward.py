@@ -18,7 +18,8 @@ class Forward:
     `shape` (batch, sequence); () where the input tells neither. `cached_length`: positions already in the cache.
     `fills_cache`: whether this forward writes a cache that later forwards read. `logits_to_keep`: how many last
     columns give logits, 0 for all or for a choice of columns. `is_split`: whether other processes hold the rest of
-    these rows (sequence parallelism passes `shift_labels`).
+    these rows (sequence parallelism passes `shift_labels`). `position_ids` [B, S]: where restarting ones would tell
+    that a row is packed, as transformers reads them: without a mask and without a cache.
     """
 
     shape: tuple[int, ...]
@@ -30,6 +31,7 @@ class Forward:
     logits_to_keep: int
     is_training: bool
     is_split: bool
+    position_ids: Tensor | None = None
 
     @classmethod
     def of(cls, module: nn.Module, args: tuple, kwargs: dict) -> Forward:
@@ -53,6 +55,7 @@ class Forward:
             logits_to_keep=kept if isinstance(kept, int) else 0,
             is_training=module.training and torch.is_grad_enabled(),
             is_split=kwargs.get("shift_labels") is not None,
+            position_ids=_plain_positions(kwargs) if cache is None else None,
         )
 
 
@@ -97,6 +100,16 @@ def _padding_mask(mask: Any, ids: Tensor | None, start: int) -> Tensor | None:
     stop = min(start + length, mask.shape[3])
     itself = mask[:, 0, :, stop - length : stop].diagonal(dim1=-2, dim2=-1)
     return (itself if itself.dtype == torch.bool else itself >= 0).expand(ids.shape[0], -1)
+
+
+def _plain_positions(kwargs: dict) -> Tensor | None:
+    """The positions [B, S] that transformers would split a packed row by: of M-RoPE's, the first of four axes."""
+    positions = kwargs.get("position_ids")
+    if kwargs.get("attention_mask") is not None or not isinstance(positions, Tensor):
+        return None
+    if positions.dim() == 3:
+        return positions[0] if positions.shape[0] == 4 else None
+    return positions
 
 
 def _cached_length(cache: Any) -> int:

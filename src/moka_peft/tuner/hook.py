@@ -190,7 +190,7 @@ def _read(channel: RoutingChannel, spec: RoutingSpec, prompt: Prompt | None, ids
     if prompt is not None:
         return prompt.columns(spec, forward)
     length = channel.prompt.length if channel.prompt is not None else None
-    return route(ids, spec, forward.attention_mask, prompt_length=length)
+    return route(ids, spec, forward.attention_mask, prompt_length=length, position_ids=forward.position_ids)
 
 
 def _spec_for(module: nn.Module, config: Any, forward: Forward) -> RoutingSpec:
