@@ -1,4 +1,4 @@
-"""Finds which tokens of a conversation are the assistant's answers, from the chat template."""
+"""Finds the assistant's answers in a conversation's text, from the chat template, and marks where they stand."""
 
 import re
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import numpy as np
 Conversation = list[dict[str, Any]]
 Span = tuple[int, int]
 
+OPEN, CLOSE = "\ufdd0", "\ufdd1"  # Unicode keeps these for use inside programs: they stand in no real text
 _TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
-_OPEN, _CLOSE = "\ue000", "\ue001"  # private-use characters: they stand in no real text
 
 
 def render(processor: Any, conversations: Sequence[Conversation], **options: Any) -> list[str]:
@@ -19,22 +19,39 @@ def render(processor: Any, conversations: Sequence[Conversation], **options: Any
 
 
 def mark_answers(
-    processor: Any, conversations: Sequence[Conversation]
-) -> tuple[list[str], list[np.ndarray], list[np.ndarray]]:
-    """Per conversation its text, its token ids before media are expanded, and which of these are answer.
+    processor: Any, conversations: Sequence[Conversation], carry_loss: Sequence[Sequence[bool]]
+) -> list[str]:
+    """The text of each conversation, with OPEN and CLOSE around every answer that carries loss.
 
-    A template with `{% generation %}` says itself what an answer is; with others it is what one more message
-    adds to the conversation so far with its generation prompt. The end-of-turn token belongs to it.
+    carry_loss: per conversation, whether each of its assistant messages does. A template with `{% generation %}`
+    says itself what an answer is; with others it is what one more message adds to the conversation so far with its
+    generation prompt. The end-of-turn token belongs to it. Raises ValueError where the answers cannot be located.
     """
+    _refuse_marks(conversations)
     template = getattr(processor, "chat_template", None)
     if isinstance(template, str) and _TAG.search(template):
         texts, spans = _spans_from_tags(processor, conversations, template)
     else:
         texts = render(processor, conversations)
         spans = [_spans_from_prefixes(processor, c, text) for c, text in zip(conversations, texts, strict=True)]
-    encoded = processor.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    masks = [_starts_inside(np.array(o), s) for o, s in zip(encoded["offset_mapping"], spans, strict=True)]
-    return texts, [np.array(ids) for ids in encoded["input_ids"]], masks
+    return [_marked(*row) for row in zip(texts, spans, carry_loss, strict=True)]
+
+
+def _marked(text: str, spans: list[Span], carry_loss: Sequence[bool]) -> str:
+    pieces, last = [], 0
+    for (start, end), carries in zip(spans, carry_loss, strict=True):
+        if carries:
+            pieces += [text[last:start], OPEN, text[start:end], CLOSE]
+            last = end
+    return "".join([*pieces, text[last:]])
+
+
+def _refuse_marks(conversations: Sequence[Conversation]) -> None:
+    texts = (part.get("text") or "" for messages in conversations for m in messages for part in m["content"])
+    if found := next((text for text in texts if OPEN in text or CLOSE in text), None):
+        raise ValueError(
+            f"a message holds U+FDD0 or U+FDD1, which Unicode reserves for programs: {found!r:.80}. Remove them."
+        )
 
 
 def _spans_from_tags(
@@ -42,12 +59,12 @@ def _spans_from_tags(
 ) -> tuple[list[str], list[list[Span]]]:
     """Texts and answer spans, by rendering once with a character in place of each tag."""
     # A print statement: Jinja drops the same white space around it as around the tag that it replaces.
-    marked_template = _TAG.sub(lambda tag: f"{{%{tag[1]} print '{_CLOSE if tag[2] else _OPEN}' {tag[3]}%}}", template)
+    marked_template = _TAG.sub(lambda tag: f"{{%{tag[1]} print '{CLOSE if tag[2] else OPEN}' {tag[3]}%}}", template)
     texts, spans = [], []
     for messages, marked in zip(
         conversations, render(processor, conversations, chat_template=marked_template), strict=True
     ):
-        pieces = re.split(f"[{_OPEN}{_CLOSE}]", marked)
+        pieces = re.split(f"[{OPEN}{CLOSE}]", marked)
         answers = sum(message["role"] == "assistant" for message in messages)
         if len(pieces) != 2 * answers + 1:
             raise ValueError(
@@ -77,9 +94,3 @@ def _spans_from_prefixes(processor: Any, messages: Conversation, text: str) -> l
                 )
             spans.append((len(prompt), len(answered)))
     return spans
-
-
-def _starts_inside(offsets: np.ndarray, spans: list[Span]) -> np.ndarray:
-    """Which tokens, given their characters [tokens, 2], start inside one of the spans."""
-    starts = offsets[:, 0]
-    return np.any([(starts >= start) & (starts < end) for start, end in spans], axis=0)

@@ -1,92 +1,161 @@
 """Turns samples into the tensors a model reads: training rows with labels, or prompts to generate from."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from moka_peft.data.answers import Conversation, mark_answers, render
-from moka_peft.data.media import MediaOptions, load_media
-from moka_peft.data.samples import MEDIA, Sample, check_lengths, check_placeholders, parts_of
+from moka_peft.data.marked_tokenizer import MarkedTokenizer
+from moka_peft.data.media import load_audio, load_image, load_video, resample
+from moka_peft.data.packing import Packing
+from moka_peft.data.processor_inputs import (
+    audio_part_of,
+    check_media,
+    media_keywords,
+    placeholders_of,
+    refuse_unsupported,
+)
+from moka_peft.data.samples import MEDIA, Sample, check_placeholders, parts_of
+from moka_peft.data.suffixes import suffix_texts, takes_suffix
 
 IGNORED = -100  # the label that cross-entropy skips
 
 
 class Collator:
-    """Calls a multimodal processor on samples; loss falls on the assistant's answers only.
+    """Calls a multimodal processor on samples; loss falls on the assistant's answers only, except on messages with
+    `"loss": False`.
 
-    processor: anything with a tokenizer, a chat template, and `text`, `images`, `videos`, `audios` keywords.
-    media: how files are decoded. max_length: the most tokens of a sample, media included; None is no limit.
+    processor: anything with a tokenizer, a chat template, and `text`, `images`, `videos`, `audio` keywords.
+    video_frames: pictures read from a video file. packing: puts several samples into one row, see `Packing`, which
+    also says what `model_config`, needed for it, is. max_length: the longest sample, in tokens, and the capacity of
+    a packed row. kinds: media ("image", ...) of which every batch holds at least a blank one, without loss, so that
+    all processes of a run use the same encoders.
     """
 
-    def __init__(self, processor: Any, *, media: MediaOptions = MediaOptions(), max_length: int | None = None):  # noqa: B008
+    def __init__(
+        self,
+        processor: Any,
+        video_frames: int = 8,
+        *,
+        packing: bool = False,
+        max_length: int | None = None,
+        kinds: Sequence[str] = (),
+        model_config: Any = None,
+    ):
         self.processor = processor
-        self.media, self.max_length = media, max_length
-        self.placeholders = _placeholders(processor)
-        tokenizer = processor.tokenizer
-        self._media_ids = np.array([tokenizer.convert_tokens_to_ids(t) for t in self.placeholders.values()])
+        self.video_frames = video_frames
+        self.placeholders = placeholders_of(processor)
+        self.max_length = max_length
+        self.kinds = tuple(kinds)
+        if unknown := [kind for kind in kinds if kind not in self.placeholders]:
+            raise ValueError(f"`kinds`: expected some of {', '.join(self.placeholders)}, got {', '.join(unknown)}.")
+        self.packing = Packing.of(processor, model_config, max_length) if packing else None
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        """A training batch, padded on the right: input_ids, attention_mask, labels [B, S] and media tensors."""
-        for sample in samples:
-            _check_answered(sample)
-        texts, ids, masks = mark_answers(self.processor, [bare_messages(sample) for sample in samples])
-        batch = self._process(samples, texts, padding_side="right")
-        check_lengths(samples, batch["attention_mask"].sum(-1).tolist(), self.max_length)
-        batch["labels"] = self._labels(samples, batch, ids, masks)
-        return batch
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """A training batch: input_ids, labels [B, S] and media tensors, with attention_mask, padded on the right; or,
+        packed, with position_ids."""
+        held = {kind for sample in samples for kind in MEDIA if sample.media(kind)}
+        samples = [*samples, *(self._blank(kind) for kind in self.kinds if kind not in held)]
+        if self.packing is None:
+            return self._train(samples)
+        return self.packing.pack([self._train([sample]) for sample in samples])
 
     def collate_prompts(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """A batch to generate from, padded on the left: everything before the last answer, ready for it."""
-        for sample in samples:
-            _check_answered(sample)
-        conversations = [bare_messages(sample)[:-1] for sample in samples]
-        texts = render(self.processor, conversations, add_generation_prompt=True)
-        return self._process(samples, texts, padding_side="left")
+        self._check(samples)
+        if takes_suffix(self.processor):
+            texts, _ = suffix_texts(samples, self.placeholders["image"])
+        else:
+            conversations = [bare_messages(sample)[:-1] for sample in samples]
+            texts = render(self.processor, conversations, add_generation_prompt=True)
+        batch = self._process(self.processor, samples, texts, padding_side="left")
+        batch.pop("labels", None)
+        return batch
 
-    def _process(self, samples: Sequence[Sample], texts: list[str], padding_side: str) -> dict[str, torch.Tensor]:
+    def count_tokens(self, samples: Sequence[Sample]) -> list[int]:
+        """The length of each sample in tokens, media expanded; one at a time, so that memory stays small."""
+        return [self._train([sample], limited=False)["input_ids"].shape[1] for sample in samples]
+
+    def _train(self, samples: Sequence[Sample], limited: bool = True) -> dict[str, torch.Tensor]:
+        self._check(samples)
+        if takes_suffix(self.processor):
+            texts, suffixes = suffix_texts(samples, self.placeholders["image"])
+            batch = self._process(self.processor, samples, texts, padding_side="right", suffix=suffixes)
+            learnt = batch["labels"] != IGNORED
+            learnt &= torch.tensor([_carry_loss(sample) for sample in samples])
+        else:
+            conversations = [bare_messages(sample) for sample in samples]
+            texts = mark_answers(self.processor, conversations, [_carry_loss(sample) for sample in samples])
+            processor, marked = MarkedTokenizer.inside(self.processor)
+            batch = self._process(processor, samples, texts, padding_side="right")
+            masks = marked.masks_for(batch["input_ids"], type(self.processor).__name__)
+            learnt = torch.from_numpy(np.stack(masks)) & batch["attention_mask"].bool()
+        if limited:
+            self._check_lengths(samples, batch["attention_mask"].sum(1).tolist())
+        return {**batch, "labels": torch.where(learnt, batch["input_ids"], IGNORED)}
+
+    def _process(
+        self, processor: Any, samples: Sequence[Sample], texts: list[str], padding_side: str, **options: Any
+    ) -> dict[str, torch.Tensor]:
+        """What `processor` makes of the rows. Raises ValueError where media and text do not fit, or media get lost."""
         for sample, text in zip(samples, texts, strict=True):
             check_placeholders(sample, text, self.placeholders)
-        rate_hz = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", None)
-        media = {
-            f"{type}s": loaded
-            for type in MEDIA
-            if (loaded := [m for sample in samples for m in load_media(sample, type, self.media, rate_hz)])
-        }
-        return dict(
-            self.processor(
+        media = [{type: [self._load(type, part) for part in s.media(type)] for type in MEDIA} for s in samples]
+        batch = dict(
+            processor(
                 text=texts,
-                **media,
+                **media_keywords(processor, media),
+                **options,
                 padding=True,
                 padding_side=padding_side,
                 add_special_tokens=False,
                 return_tensors="pt",
             )
         )
+        check_media(processor, samples, batch)
+        return batch
 
-    def _labels(
-        self,
-        samples: Sequence[Sample],
-        batch: dict[str, torch.Tensor],
-        ids: list[np.ndarray],
-        masks: list[np.ndarray],
-    ) -> torch.Tensor:
-        """The answers' ids, elsewhere IGNORED [B, S]. Media tokens aside, the rows equal the unexpanded `ids`,
-        which is what carries each answer mask over. Raises ValueError where a processor adds other tokens."""
-        rows, attended = batch["input_ids"].numpy(), batch["attention_mask"].numpy().astype(bool)
-        is_text = attended & ~np.isin(rows, self._media_ids)
-        labels = np.full(rows.shape, IGNORED)
-        for i, (row_ids, mask) in enumerate(zip(ids, masks, strict=True)):
-            is_text_id = ~np.isin(row_ids, self._media_ids)
-            if not np.array_equal(rows[i, is_text[i]], row_ids[is_text_id]):
+    def _check(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            _check_answered(sample)
+        refuse_unsupported(self.processor, samples)
+
+    def _check_lengths(self, samples: Sequence[Sample], lengths: list[int]) -> None:
+        for sample, length in zip(samples, lengths, strict=True):
+            if self.max_length is not None and length > self.max_length:
                 raise ValueError(
-                    f"{samples[i].place}: {type(self.processor).__name__} changes text tokens when it "
-                    "expands media, so answers cannot be located. Use a processor that only repeats placeholders."
+                    f"sample `{sample.id}` is too long: expected at most {self.max_length} tokens (`max_length`), got "
+                    f"{length}. Remove it, or raise `max_length`; samples are never cut off."
                 )
-            positions = np.flatnonzero(is_text[i])[mask[is_text_id]]
-            labels[i, positions] = rows[i, positions]
-        return torch.from_numpy(labels)
+
+    def _blank(self, kind: str) -> Sample:
+        """A sample without loss that holds one blank medium."""
+        part: dict[str, Any] = {"type": kind, kind: Image.new("RGB", (64, 64))}
+        if kind == "video":
+            part[kind] = np.zeros((4, 64, 64, 3), dtype=np.uint8)
+        if kind == "audio":
+            rate_hz = audio_part_of(self.processor).sampling_rate
+            part |= {kind: np.zeros(rate_hz, dtype=np.float32), "sample_rate_hz": rate_hz}
+        asked = {"role": "user", "content": [part, {"type": "text", "text": "?"}]}
+        return Sample(f"blank {kind}", [asked, {"role": "assistant", "content": ".", "loss": False}])
+
+    def _load(self, type: str, part: dict[str, Any]) -> Any:
+        """What the processor takes of one medium: an RGB image, frames, or a waveform at its sample rate."""
+        medium = part[type]
+        is_file = isinstance(medium, str | Path)
+        if type == "image":
+            image = load_image(medium) if is_file else medium
+            return image.convert("RGB") if isinstance(image, Image.Image) else image
+        if type == "video":
+            return load_video(medium, self.video_frames) if is_file else medium
+        rate_hz = audio_part_of(self.processor).sampling_rate
+        if not is_file and "sample_rate_hz" not in part:
+            raise ValueError("audio array has no `sample_rate_hz`: expected it beside `audio`. Add the rate in Hz.")
+        return load_audio(medium, rate_hz) if is_file else resample(medium, part["sample_rate_hz"], rate_hz)
 
 
 def bare_messages(sample: Sample) -> Conversation:
@@ -100,15 +169,14 @@ def bare_messages(sample: Sample) -> Conversation:
     ]
 
 
+def _carry_loss(sample: Sample) -> list[bool]:
+    """Whether each assistant message carries loss."""
+    return [message.get("loss", True) for message in sample.messages if message["role"] == "assistant"]
+
+
 def _check_answered(sample: Sample) -> None:
     last = sample.messages[-1]["role"] if sample.messages else "nothing"
     if last != "assistant":
         raise ValueError(
-            f"{sample.place} ends with {last}: expected the assistant's answer as its last message. Add it."
+            f"sample `{sample.id}` ends with {last}: expected the assistant's answer as its last message. Add it."
         )
-
-
-def _placeholders(processor: Any) -> dict[str, str]:
-    """{"image": "<image>", ...} for the media types that the processor knows."""
-    found = {type: getattr(processor, f"{type}_token", None) for type in MEDIA}
-    return {type: token for type, token in found.items() if token}
