@@ -28,13 +28,13 @@ def cast(batch: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return {k: v.to(dtype) if torch.is_tensor(v) and v.is_floating_point() else v for k, v in batch.items()}
 
 
-def adapted(model: Any, processor: Any, method: str) -> Any:
+def adapted(model: Any, processor: Any, method: str, spec: RoutingSpec | None = None) -> Any:
     """With an adapter whose delta is as large as what it adds to."""
     targets = r".*(language_model|text_model)\.(model\.)?layers.*\.(q_proj|v_proj|down_proj)"
     if method == "lora":
         model = get_peft_model(model, LoraConfig(r=4, lora_dropout=0.0, target_modules=targets))
     else:
-        spec = RoutingSpec.from_pretrained(model.config, processor)
+        spec = spec or RoutingSpec.from_pretrained(model.config, processor)
         model = get_peft_model(model, MokaConfig(r=4, lora_dropout=0.0, routing=spec))
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -225,3 +225,44 @@ def test_a_sample_longer_than_a_row_is_named():
     collator = Collator(processor, packing=True, max_length=20, model_config=model.config)
     with pytest.raises(ValueError, match="sample `long` is too long: expected at most 20 tokens"):
         collator([conversation("long", ["What is in the picture?" * 3])])
+
+
+def test_turns_of_a_spec_without_an_open_stay_apart():
+    """Where the sample itself opens the first turn, a row that is read as one sample would lose every other's."""
+    model, processor = llava("sdpa")
+    samples = mixed(("image",))
+    spec = replace(RoutingSpec.from_pretrained(model.config, processor), user_open=())
+    model = adapted(model, processor, "moka", spec).double().eval()
+    packed, alone, places = packed_and_alone(model, processor, samples)
+    with torch.no_grad():
+        logits = model(**cast(packed, torch.float64)).logits
+        for index, row, column in places:
+            expected = model(**cast(alone[index], torch.float64)).logits[0]
+            torch.testing.assert_close(logits[row, column : column + len(expected)], expected, rtol=0, atol=1e-7)
+
+
+def test_trainer_takes_packed_batches(tmp_path: Any):
+    """Two steps of transformers' Trainer: losses as with padded batches."""
+    samples, losses = mixed(("image",))[:4], []
+    for packing in (True, False):
+        model, processor = llava("sdpa")
+        model = adapted(model, processor, "moka")
+        config = model.config if packing else None
+        arguments = transformers.TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=2,
+            max_steps=2,
+            logging_steps=1,
+            learning_rate=1e-3,
+            report_to="none",
+            use_cpu=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            train_sampling_strategy="sequential",
+        )
+        trainer = transformers.Trainer(
+            model, arguments, Collator(processor, packing=packing, model_config=config), train_dataset=samples
+        )
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert len(losses[0]) == 2 and losses[0] == pytest.approx(losses[1], rel=1e-5)
