@@ -1,5 +1,6 @@
 """What the collator says where a processor would lose media, and the processors that are an exception."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import torch
 import transformers
 from transformers import GemmaTokenizer
+from transformers.video_utils import VideoMetadata
 
 from moka_peft.composite import tiny_avt_processor
 from moka_peft.data import Collator, Sample
+from moka_peft.data.answers import CLOSE, OPEN
 from moka_peft.data.collator import IGNORED
-from moka_peft.data.marked_tokenizer import tokens_inside
+from moka_peft.data.marked_tokenizer import MarkedTokenizer, tokens_inside
 
 from ..routing import test_real_processors as real
 from ..routing.conftest import CHATML, STYLES, USER_COLON, train_like
@@ -177,3 +180,36 @@ def test_which_tokens_belong_to_a_span():
     assert tokens_inside(offsets, [(4, 10)]).tolist() == [False, True, True, True, True, False]
     assert tokens_inside(offsets, [(3, 6)]).tolist() == [False, True, False, False, False, False]
     assert not tokens_inside(offsets, []).any()
+
+
+class TellsTimes(real.Frames):
+    """Returns the metadata that it is given, as transformers' video processors do with frames that are chosen."""
+
+    def __call__(self, videos: Any, **options: Any) -> Any:
+        assert options["do_sample_frames"] is False
+        given = [VideoMetadata(**metadata) for metadata in options["video_metadata"]]
+        return {**super().__call__(videos), "video_metadata": given}
+
+
+def test_times_of_frames_reach_the_processor():
+    processor = with_padding(real.qwen3_vl(train_like, TEMPLATES)[1])
+    processor.video_processor = TellsTimes()
+    part = {**medium("video", 0), "fps": 0.5}
+    (row,) = Collator(processor)([conversation("timed", [part, "Who?"])])["input_ids"]
+    times = re.findall("<([0-9.]+) seconds>", processor.tokenizer.decode(row))
+    assert times == ["1.0", "5.0", "9.0", "13.0"]  # frames every 2 s; the middle of each pair
+    with pytest.raises(ValueError, match="1 of 2 videos of a batch have times: expected all or none"):
+        Collator(processor)([conversation("both", [part, medium("video", 0), "Who?"])])
+
+
+def test_positions_that_a_processor_asks_for_are_those_of_its_text():
+    """Idefics 3's looks up, in the text that still has its marks, which tokens an image became."""
+    tokenizer = tiny_avt_processor().tokenizer
+    text = "yes<|end|><image><image> no"
+    plain, marked = tokenizer([text], add_special_tokens=False), MarkedTokenizer(tokenizer)
+    encoding = marked([f"{OPEN}yes<|end|>{CLOSE}<image><image>{OPEN} no{CLOSE}"], add_special_tokens=False)
+    assert encoding["input_ids"] == plain["input_ids"]
+    for position in range(10, 24):
+        assert encoding.char_to_token(0, position + 2) == plain.char_to_token(0, position)
+    (mask,) = marked.masks_for(plain["input_ids"], "")
+    assert mask.tolist() == [True, True, False, False, True]

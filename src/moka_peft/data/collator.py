@@ -21,6 +21,7 @@ from moka_peft.data.processor_inputs import (
 )
 from moka_peft.data.samples import MEDIA, Sample, check_placeholders, parts_of
 from moka_peft.data.suffixes import suffix_texts, takes_suffix
+from moka_peft.data.timed_frames import timed
 
 IGNORED = -100  # the label that cross-entropy skips
 
@@ -151,7 +152,8 @@ class Collator:
             image = load_image(medium) if is_file else medium
             return image.convert("RGB") if isinstance(image, Image.Image) else image
         if type == "video":
-            return load_video(medium, self.video_frames) if is_file else medium
+            frames = load_video(medium, self.video_frames) if is_file else medium
+            return timed(frames, part["fps"]) if "fps" in part else frames
         rate_hz = audio_part_of(self.processor).sampling_rate
         if not is_file and "sample_rate_hz" not in part:
             raise ValueError("audio array has no `sample_rate_hz`: expected it beside `audio`. Add the rate in Hz.")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from moka_peft.data.samples import MEDIA, Sample
+from moka_peft.data.timed_frames import video_keywords
 
 # These want one list of images per row; the others deal a flat list by their placeholders.
 NESTED = ("Gemma3Processor", "Gemma3nProcessor", "Gemma4Processor", "Gemma4UnifiedProcessor", "Lfm2VlProcessor")
@@ -71,9 +72,7 @@ def media_keywords(processor: Any, rows: Sequence[Mapping[str, list[Any]]]) -> d
         nested = any(cls.__name__ in NESTED for cls in type(processor).__mro__)
         keywords["images"] = [row.get("image", []) for row in rows] if nested else flat["image"]
     if flat["video"]:
-        keywords["videos"] = flat["video"]
-        if getattr(processor, "video_processor", None) is not None:  # the frames are chosen already
-            keywords["videos_kwargs"] = {"do_sample_frames": False}
+        keywords |= video_keywords(processor, flat["video"])
     if flat["audio"]:
         keywords[_audio_keyword(processor)] = flat["audio"]
         rate_hz = audio_part_of(processor).sampling_rate
