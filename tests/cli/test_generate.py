@@ -27,14 +27,14 @@ def test_an_unreadable_image_is_named(adapter, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no picture")
     assert ask(adapter, "--image", str(tmp_path / "text.png")) == 1
     shown = capsys.readouterr().err
-    assert shown.startswith(f"moka: image `{tmp_path}/text.png` cannot be read")
+    assert f"image `{tmp_path}/text.png` cannot be read" in shown
     assert shown.count("\n") == 1
 
 
 def test_a_truncated_recording_is_named(adapter, audio, capsys):
     audio.write_bytes(audio.read_bytes()[:-1000])
     assert ask(adapter, "--audio", str(audio)) == 1
-    assert f"moka: audio `{audio}` is truncated" in capsys.readouterr().err
+    assert f"audio `{audio}` is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", ["0", "many"])

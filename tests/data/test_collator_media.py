@@ -142,7 +142,7 @@ def test_a_sample_that_is_too_long_is_named_and_never_cut():
     longest = int(np.argmax(lengths))
     assert Collator(processor, max_length=max(lengths))(samples)["input_ids"].shape[1] == max(lengths)
     with pytest.raises(
-        ValueError, match=rf"`two turns` is too long: expected at most {max(lengths) - 1} .* {lengths[2]}"
+        ValueError, match=rf"`two turns`: sample has {lengths[2]} tokens, expected at most {max(lengths) - 1}"
     ):
         Collator(processor, max_length=max(lengths) - 1)(samples)
     assert longest == 2

@@ -1,7 +1,6 @@
 """Turns samples into the tensors a model reads: training rows with labels, or prompts to generate from."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 
 from moka_peft.data.answers import Conversation, mark_answers, render
 from moka_peft.data.marked_tokenizer import MarkedTokenizer
-from moka_peft.data.media import load_audio, load_image, load_video, resample
+from moka_peft.data.media import MediaOptions, load_media
 from moka_peft.data.packing import Packing
 from moka_peft.data.processor_inputs import (
     audio_part_of,
@@ -19,9 +18,8 @@ from moka_peft.data.processor_inputs import (
     placeholders_of,
     refuse_unsupported,
 )
-from moka_peft.data.samples import MEDIA, Sample, check_placeholders, parts_of
+from moka_peft.data.samples import MEDIA, Sample, check_lengths, check_placeholders, parts_of
 from moka_peft.data.suffixes import suffix_texts, takes_suffix
-from moka_peft.data.timed_frames import timed
 
 IGNORED = -100  # the label that cross-entropy skips
 
@@ -31,7 +29,7 @@ class Collator:
     `"loss": False`.
 
     processor: anything with a tokenizer, a chat template, and `text`, `images`, `videos`, `audio` keywords.
-    video_frames: pictures read from a video file. packing: puts several samples into one row, see `Packing`, which
+    media: how files are decoded. packing: puts several samples into one row, see `Packing`, which
     also says what `model_config`, needed for it, is. max_length: the longest sample, in tokens, and the capacity of
     a packed row. kinds: media ("image", ...) of which every batch holds at least a blank one, without loss, so that
     all processes of a run use the same encoders.
@@ -40,15 +38,15 @@ class Collator:
     def __init__(
         self,
         processor: Any,
-        video_frames: int = 8,
         *,
+        media: MediaOptions = MediaOptions(),  # noqa: B008
         packing: bool = False,
         max_length: int | None = None,
         kinds: Sequence[str] = (),
         model_config: Any = None,
     ):
         self.processor = processor
-        self.video_frames = video_frames
+        self.media = media
         self.placeholders = placeholders_of(processor)
         self.max_length = max_length
         self.kinds = tuple(kinds)
@@ -96,7 +94,7 @@ class Collator:
             masks = marked.masks_for(batch["input_ids"], type(self.processor).__name__)
             learnt = torch.from_numpy(np.stack(masks)) & batch["attention_mask"].bool()
         if limited:
-            self._check_lengths(samples, batch["attention_mask"].sum(1).tolist())
+            check_lengths(samples, batch["attention_mask"].sum(1).tolist(), self.max_length)
         return {**batch, "labels": torch.where(learnt, batch["input_ids"], IGNORED)}
 
     def _process(
@@ -105,7 +103,8 @@ class Collator:
         """What `processor` makes of the rows. Raises ValueError where media and text do not fit, or media get lost."""
         for sample, text in zip(samples, texts, strict=True):
             check_placeholders(sample, text, self.placeholders)
-        media = [{type: [self._load(type, part) for part in s.media(type)] for type in MEDIA} for s in samples]
+        rate_hz = getattr(audio_part_of(processor), "sampling_rate", None)
+        media = [{type: load_media(sample, type, self.media, rate_hz) for type in MEDIA} for sample in samples]
         batch = dict(
             processor(
                 text=texts,
@@ -125,14 +124,6 @@ class Collator:
             _check_answered(sample)
         refuse_unsupported(self.processor, samples)
 
-    def _check_lengths(self, samples: Sequence[Sample], lengths: list[int]) -> None:
-        for sample, length in zip(samples, lengths, strict=True):
-            if self.max_length is not None and length > self.max_length:
-                raise ValueError(
-                    f"sample `{sample.id}` is too long: expected at most {self.max_length} tokens (`max_length`), got "
-                    f"{length}. Remove it, or raise `max_length`; samples are never cut off."
-                )
-
     def _blank(self, kind: str) -> Sample:
         """A sample without loss that holds one blank medium."""
         part: dict[str, Any] = {"type": kind, kind: Image.new("RGB", (64, 64))}
@@ -143,21 +134,6 @@ class Collator:
             part |= {kind: np.zeros(rate_hz, dtype=np.float32), "sample_rate_hz": rate_hz}
         asked = {"role": "user", "content": [part, {"type": "text", "text": "?"}]}
         return Sample(f"blank {kind}", [asked, {"role": "assistant", "content": ".", "loss": False}])
-
-    def _load(self, type: str, part: dict[str, Any]) -> Any:
-        """What the processor takes of one medium: an RGB image, frames, or a waveform at its sample rate."""
-        medium = part[type]
-        is_file = isinstance(medium, str | Path)
-        if type == "image":
-            image = load_image(medium) if is_file else medium
-            return image.convert("RGB") if isinstance(image, Image.Image) else image
-        if type == "video":
-            frames = load_video(medium, self.video_frames) if is_file else medium
-            return timed(frames, part["fps"]) if "fps" in part else frames
-        rate_hz = audio_part_of(self.processor).sampling_rate
-        if not is_file and "sample_rate_hz" not in part:
-            raise ValueError("audio array has no `sample_rate_hz`: expected it beside `audio`. Add the rate in Hz.")
-        return load_audio(medium, rate_hz) if is_file else resample(medium, part["sample_rate_hz"], rate_hz)
 
 
 def bare_messages(sample: Sample) -> Conversation:

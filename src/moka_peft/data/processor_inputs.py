@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from moka_peft.data.media.timed_frames import video_keywords
 from moka_peft.data.samples import MEDIA, Sample
-from moka_peft.data.timed_frames import video_keywords
 
 # These want one list of images per row; the others deal a flat list by their placeholders.
 NESTED = ("Gemma3Processor", "Gemma3nProcessor", "Gemma4Processor", "Gemma4UnifiedProcessor", "Lfm2VlProcessor")

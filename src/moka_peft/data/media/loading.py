@@ -8,12 +8,14 @@ from moka_peft.data.media.audio import as_waveform, load_audio
 from moka_peft.data.media.images import as_image, load_image
 from moka_peft.data.media.opening import decode_data_url, fetch, is_url
 from moka_peft.data.media.options import MediaOptions
-from moka_peft.data.media.video import load_video
+from moka_peft.data.media.timed_frames import TimedFrames, timed
+from moka_peft.data.media.video import read_clip
 from moka_peft.data.samples import Sample, parts_of
 
 
 def load_medium(type: str, part: Mapping[str, Any], options: MediaOptions, sample_rate_hz: int | None = None) -> Any:
-    """One content part's medium: an RGB image, frames uint8 [F, H, W, 3], or a waveform [samples].
+    """One content part's medium: an RGB image, frames uint8 [F, H, W, 3] (TimedFrames where their times are known: of
+    a file, or of frames with `fps`), or a waveform [samples].
 
     sample_rate_hz: the rate that waveforms are given in; needed for audio alone. Raises ValueError or OSError,
     naming the file, where it cannot be decoded.
@@ -24,7 +26,9 @@ def load_medium(type: str, part: Mapping[str, Any], options: MediaOptions, sampl
         load = load_image if is_file else as_image
         return load(medium, options.max_image_pixels)
     if type == "video":
-        return _load_video(medium, options) if is_file else medium
+        if is_file:
+            return _load_video(medium, options)
+        return timed(medium, part["fps"]) if "fps" in part else medium
     if sample_rate_hz is None:
         raise ValueError("the processor has no sample rate: expected one that takes audio. Use such a model.")
     if is_file:
@@ -57,11 +61,12 @@ def _encoded(medium: Any, options: MediaOptions) -> Any:
     return fetch(str(medium), options) if is_url(medium) else medium
 
 
-def _load_video(medium: Any, options: MediaOptions) -> Any:
-    return load_video(
+def _load_video(medium: Any, options: MediaOptions) -> TimedFrames:
+    clip = read_clip(
         medium,
         options.video_frames,
         fps=options.video_fps,
         max_seconds=options.max_video_seconds,
         max_pixels=options.max_video_pixels,
     )
+    return TimedFrames(clip.frames, clip.seconds)

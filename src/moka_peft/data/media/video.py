@@ -17,9 +17,11 @@ _SHORT_SECONDS = 1.0  # by how much a stream may end before its header says: the
 
 @dataclass(frozen=True)
 class Clip:
-    """Decoded frames, uint8 [frames, height, width, 3], and what they cost: frames decoded, frames there are."""
+    """Decoded frames, uint8 [frames, height, width, 3], the second at which each is shown, counted from the first
+    picture of the file, and what they cost: frames decoded, frames there are."""
 
     frames: np.ndarray
+    seconds: list[float]
     decoded: int
     total: int
 
@@ -67,7 +69,8 @@ def read_clip(
                 raise ValueError(f"{opened.name} has no picture track. Load it as audio, or remove the sample.")
             stream = container.streams.video[0]
             index = _index(container, stream, max_seconds, opened)
-            wanted = _chosen(index.times, float(stream.time_base or 1), frames, fps)
+            unit = float(stream.time_base or 1)
+            wanted = _chosen(index.times, unit, frames, fps)
             pictures, decoded = _decode(container, stream, index.keys, sorted(set(wanted)), max_pixels)
         if not set(wanted) <= set(pictures):  # formats without an index (MPEG-TS) may jump too far
             with av.open(opened.file()) as container:
@@ -80,7 +83,8 @@ def read_clip(
             f"{opened.name} is damaged: {len(missing)} of {len(set(wanted))} frames cannot be decoded. "
             "Copy it again, or remove the sample."
         )
-    return Clip(np.stack([pictures[time] for time in wanted]), decoded, index.total)
+    seconds = [(time - index.times[0]) * unit for time in wanted]
+    return Clip(np.stack([pictures[time] for time in wanted]), seconds, decoded, index.total)
 
 
 def _index(container: Any, stream: Any, max_seconds: float | None, opened: Opened) -> _Index:
