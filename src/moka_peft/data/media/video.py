@@ -65,6 +65,8 @@ def read_clip(
     opened = open_encoded(medium, "video")
     try:
         with av.open(opened.file()) as container:
+            if not container.streams:
+                raise ValueError(f"{opened.name} cannot be read: it has no track. Convert it, or remove the sample.")
             if not container.streams.video:
                 raise ValueError(f"{opened.name} has no picture track. Load it as audio, or remove the sample.")
             stream = container.streams.video[0]
