@@ -1,33 +1,30 @@
 """Opening the base model, putting an adapter on it, and opening both again from a run's folder."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 import yaml
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from moka_peft.composite import load_tiny_avt, tiny_avt_processor
 from moka_peft.routing import RoutingSpec
 from moka_peft.training.folder import RECIPE
+from moka_peft.training.parts import adapt_with_parts, expected_warnings
+from moka_peft.training.processes import local_device
 from moka_peft.training.recipe import MOKA_ONLY
 from moka_peft.tuner import MokaConfig
-
-PROJECTORS = (
-    "vision_projector", "audio_projector", "multi_modal_projector", "mm_projector", "multimodal_projector",
-    "merger", "connector", "embed_vision", "embed_audio", "aligner",
-)  # fmt: skip
 
 
 def load_model(
     name: str, revision: str | None = None, dtype: str = "float32", with_processor: bool = True
 ) -> tuple[Any, Any]:
-    """Opens a base model and its processor: `tiny-avt`, a folder, or a hub id; on the GPU where there is one.
+    """Opens a base model and its processor: `tiny-avt`, a folder, or a hub id; on this process's GPU where
+    there is one.
 
     Raises OSError where there is no such model. The processor is None where `with_processor` is False.
     """
@@ -36,9 +33,17 @@ def load_model(
         model, processor = load_tiny_avt()
         model = model if dtype == "auto" else model.to(getattr(torch, dtype))
     else:
-        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=dtype)
+        model = _model_class(name, revision).from_pretrained(name, revision=revision, dtype=dtype)
         processor = load_processor(name, revision) if with_processor else None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+    return model.to(local_device()), processor
+
+
+def _model_class(name: str, revision: str | None) -> Any:
+    """What opens a model: models that hear and do not see have no auto class of their own."""
+    config: Any = AutoConfig.from_pretrained(name, revision=revision)
+    if type(config) in AutoModelForImageTextToText._model_mapping or not config.architectures:
+        return AutoModelForImageTextToText
+    return getattr(transformers, config.architectures[0], AutoModelForImageTextToText)
 
 
 def load_processor(name: str, revision: str | None = None) -> Any:
@@ -51,17 +56,15 @@ def add_adapter(
     processor: Any,
     method: str,
     *,
-    train_projectors: bool,
-    modules_to_save: list[str] | None,
+    train: Sequence[str] = (),
     **settings: Any,
 ) -> PeftModel:
-    """Puts a `moka` or `lora` adapter on a model; with `train_projectors`, its projectors train in full.
+    """Puts a `moka` or `lora` adapter on a model; the parts in `train` ("projectors", "towers", "embeddings") train
+    in full, in copies that PEFT saves with the adapter.
 
     settings: keywords of `MokaConfig`, of which LoRA leaves out its own (`MOKA_ONLY`). Raises ValueError where
     they do not fit the model.
     """
-    projectors = find_projectors(model) if train_projectors else []
-    settings["modules_to_save"] = sorted({*(modules_to_save or ()), *projectors}) or None
     if method == "moka":
         spec = RoutingSpec.from_pretrained(model, processor)
         config: PeftConfig = MokaConfig(**settings, routing=spec)
@@ -69,19 +72,7 @@ def add_adapter(
         settings = {key: value for key, value in settings.items() if key not in MOKA_ONLY}
         settings["target_modules"] = settings["target_modules"] or decoder_linears(model)
         config = LoraConfig(**settings)
-    with without_renaming_warnings():
-        return get_peft_model(model, config)  # pyright: ignore[reportReturnType]
-
-
-def find_projectors(model: nn.Module) -> list[str]:
-    """Names of the modules between a model's encoders and its text decoder; raises ValueError for none."""
-    found = {name.rpartition(".")[2] for name, _ in model.named_modules()} & set(PROJECTORS)
-    if not found:
-        raise ValueError(
-            f"`train_projectors` finds no projector in {type(model).__name__}: expected a module called "
-            f"{', '.join(PROJECTORS)}. Name it in `adapter.modules_to_save` instead."
-        )
-    return sorted(found)
+    return adapt_with_parts(model, config, train)
 
 
 def decoder_linears(model: Any) -> list[str]:
@@ -106,16 +97,8 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
     has_processor = (folder / "processor_config.json").is_file()
     base, processor = load_model(**_base_of(folder), with_processor=not has_processor)
     processor = AutoProcessor.from_pretrained(folder) if has_processor else processor
-    with without_renaming_warnings():
+    with expected_warnings():
         return PeftModel.from_pretrained(base, str(folder)).eval(), processor
-
-
-@contextmanager
-def without_renaming_warnings() -> Iterator[None]:
-    """Silences the one warning that PEFT causes by reading a property that transformers 5.23 renamed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        yield
 
 
 def _base_of(folder: Path) -> dict[str, Any]:
