@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from moka_peft.training.best import best_step
 from moka_peft.training.folder import write_json
 
 MARKER = "complete.json"
@@ -17,19 +18,21 @@ class CheckpointMarking(TrainerCallback):
     """Marks each checkpoint the Trainer wrote as complete, then removes the oldest ones.
 
     The Trainer's own rotation removes old checkpoints before the new one could be marked: killed in between,
-    a run that keeps one checkpoint would be left with none.
+    a run that keeps one checkpoint would be left with none. best: the held-out metric whose best step stays, too.
     """
 
-    def __init__(self, keep: int):
-        self.keep = keep
+    def __init__(self, keep: int, best: str | None = None):
+        self.keep, self.best = keep, best
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir))
         if state.is_world_process_zero:
             mark_complete(folder / f"checkpoint-{state.global_step}")
+            best = best_step(state.log_history, self.best) if self.best else None
             for old in checkpoints(folder)[: -self.keep]:
-                (old / MARKER).unlink(missing_ok=True)
-                shutil.rmtree(old)
+                if step_of(old) != best:
+                    (old / MARKER).unlink(missing_ok=True)
+                    shutil.rmtree(old)
 
 
 def mark_complete(checkpoint: Path) -> None:

@@ -16,6 +16,8 @@ METRICS = "metrics.json"
 PLOT = "loss.png"
 CHECKPOINTS = "checkpoints"
 SKIPPED = "skipped"
+SCORES_PLOT, LEARNING_RATE_PLOT = "scores.png", "learning_rate.png"
+WITHOUT_EFFECT = {"output_dir", "push_to_hub", "training.report_to"}  # on the result: a resumed run may change them
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
@@ -99,9 +101,9 @@ def _clear(folder: Path) -> None:
 
 def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
     earlier = _flat(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
-    earlier.pop("output_dir", None)
     now = _flat(settings)
-    changed = sorted(key for key in earlier.keys() | now.keys() if earlier.get(key) != now.get(key))
+    keys = (earlier.keys() | now.keys()) - WITHOUT_EFFECT
+    changed = sorted(key for key in keys if earlier.get(key) != now.get(key))
     if changed:
         shown = ", ".join(f"{key}: {earlier.get(key)} -> {now.get(key)}" for key in changed)
         raise ValueError(

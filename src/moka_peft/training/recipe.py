@@ -4,10 +4,14 @@ Read a recipe with `load_recipe`, which reports every mistake at once with file 
 `training/` sees these classes: `train` flattens them into plain arguments.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from transformers.training_args import OptimizerNames
+
+from moka_peft.training.recipe_conflicts import run_conflicts
 
 from moka_peft.data.containers.paths import find_files
 
@@ -27,9 +31,28 @@ def existing_folder(path: str) -> str:
 
 
 def model_name(name: str) -> str:
-    """Checks that a model written as a path exists; `tiny-avt` and hub ids pass unseen."""
+    """Checks that a model written as a path exists, and makes it absolute: the run's folder may be used from anywhere.
+
+    `tiny-avt` and hub ids pass unseen.
+    """
     written_as_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return existing_folder(name) if written_as_path else name
+    is_folder = written_as_path or (name != "tiny-avt" and Path(name).is_dir())
+    return str(Path(existing_folder(name)).absolute()) if is_folder else name
+
+
+def optimizer_name(name: str) -> str:
+    """Checks that the Trainer knows an optimizer of this name."""
+    if name not in (known := [optimizer.value for optimizer in OptimizerNames]):
+        raise ValueError(f"expected one of the Trainer's optimizers ({', '.join(known[:8])}, ...), got {name}")
+    return name
+
+
+def repository_id(name: str) -> str:
+    """Checks that a hub repository is written as the hub writes it."""
+    form = r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/\w([\w.-]*\w)?"
+    if not re.fullmatch(form, name, re.ASCII) or name.endswith(".git") or len(name) > 96:
+        raise ValueError(f"no hub repository: expected `user/name`, got {name}")
+    return name
 
 
 def existing_data(path: str | list[str]) -> str | list[str]:
@@ -45,6 +68,8 @@ def existing_data(path: str | list[str]) -> str | list[str]:
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Modules = list[str] | str | None
+Metric = Literal["exact_match", "contains", "token_f1", "wer"]
+HeldOutMetric = Literal["loss", "exact_match", "contains", "token_f1", "wer"]
 
 
 class Section(BaseModel):
@@ -134,6 +159,22 @@ class Adapter(Section):
     impl: Literal["auto", "eager", "reference"] = "auto"
 
 
+class Train(Section):
+    """What trains in full beside the adapter, and is saved with it."""
+
+    projectors: bool = False
+    towers: bool = False
+    embeddings: bool = False
+
+
+class EarlyStopping(Section):
+    """Ends a run when a held-out metric has not got better by more than `min_delta` in `patience` evaluations."""
+
+    metric: HeldOutMetric
+    patience: PositiveInt
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Training(Section):
     """How long and how fast: the settings of the optimizer, the batches and the checkpoints."""
 
@@ -141,13 +182,24 @@ class Training(Section):
     epochs: PositiveFloat | None = None
     batch_size: PositiveInt = 8
     gradient_accumulation: PositiveInt = 1
+    packing: bool = False
+    max_length: PositiveInt | None = None
     learning_rate: PositiveFloat = 1e-4
+    projector_learning_rate: PositiveFloat | None = None
+    tower_learning_rate: PositiveFloat | None = None
+    optimizer: Annotated[str, AfterValidator(optimizer_name)] | None = None
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
+    epsilon: PositiveFloat = 1e-8
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     warmup_steps: Count = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     gradient_checkpointing: bool = False
     bf16: bool = False
+    fp16: bool = False
+    best: HeldOutMetric | None = None
+    early_stopping: EarlyStopping | None = None
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
     save_steps: PositiveInt = 100
     keep_checkpoints: PositiveInt = 2
     max_length: PositiveInt | None = None
@@ -157,7 +209,9 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """How the held-out questions are answered: greedy, in batches, every `steps` if that is set."""
+    """How the held-out questions are answered: greedy, in batches, every `steps` if that is set; and compared."""
+
+    metric: Metric = "exact_match"
 
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 16
@@ -173,7 +227,9 @@ class Recipe(Section):
     adapter: Adapter = Field(default_factory=Adapter)
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    train: Train = Field(default_factory=Train)
     train_projectors: bool = False
+    push_to_hub: Annotated[str, AfterValidator(repository_id)] | None = None
     seed: Count = 0
     resume: bool = False
     overwrite: bool = False
@@ -182,13 +238,18 @@ class Recipe(Section):
         """What decides the result: everything but where it goes and how an earlier run is treated."""
         return self.model_dump(exclude={"output_dir", "resume", "overwrite"})
 
+    def trained_parts(self) -> list[str]:
+        """The parts that train beside the adapter."""
+        chosen = {**self.train.model_dump(), **({"projectors": True} if self.train_projectors else {})}
+        return [part for part, trains in chosen.items() if trains]
+
 
 def conflicts(raw: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
     """Finds values that contradict each other, as (path of the key, what is wrong).
 
     Works on the unvalidated data, so that contradictions are reported together with wrong keys and types.
     """
-    found = []
+    found = run_conflicts(raw)
     training, adapter = _section(raw, "training"), _section(raw, "adapter")
     if training.get("steps") is not None and training.get("epochs") is not None:
         found.append((("training", "epochs"), "is set beside `training.steps`. Keep one of them."))

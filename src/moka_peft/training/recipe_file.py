@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from moka_peft.training.recipe import Recipe, conflicts
+from moka_peft.training.recipe_conflicts import missing_here
 from moka_peft.training.recipe_problems import Key, dotted, report
 
 
@@ -31,10 +32,11 @@ RecipeLoader.add_implicit_resolver(
 )
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, to_train: bool = False) -> Recipe:
     """Reads a recipe, with `overrides` such as `training.learning_rate=1e-3` put over it.
 
-    Raises RecipeError with every unknown key, wrong type, value out of range and missing file together.
+    to_train: whether this machine must have all that the recipe asks for. Raises RecipeError with every unknown
+    key, wrong type, value out of range, missing file and missing package together.
     """
     data, places = _read(Path(path))
     problems = _override(data, places, overrides)
@@ -43,10 +45,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         errors = error.errors()
-    problems += report(errors, conflicts(data), places)
+    contradictions = conflicts(data) + (missing_here(data) if to_train else [])
+    problems += report(errors, contradictions, places)
     if problems or recipe is None:
         raise RecipeError(problems)
     return recipe
+
+
+def check_machine(recipe: Recipe) -> None:
+    """Raises RecipeError where this machine lacks what a recipe asks for."""
+    if missing := missing_here(recipe.model_dump()):
+        raise RecipeError([f"`{dotted(key)}` {problem}" for key, problem in missing])
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

@@ -7,119 +7,159 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import TrainerCallback
 
-from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples, merge_skipped
-from moka_peft.data.skipping import keep_readable
+from moka_peft.data import Collator, Sample, load_samples
 from moka_peft.training import folder
+from moka_peft.training.arguments import trainer_arguments
+from moka_peft.training.best import Stopping
+from moka_peft.training.card import write_run_card
 from moka_peft.training.checkpoint import CheckpointMarking, newest_complete, step_of
 from moka_peft.training.determinism import deterministic, seed_all
+from moka_peft.training.hub import check_hub, upload
 from moka_peft.training.model import add_adapter, load_model
-from moka_peft.training.plot import draw_loss
+from moka_peft.training.plot import draw_learning_rate, draw_loss, draw_scores
+from moka_peft.training.processes import on_first, process_group, rank, world_size
 from moka_peft.training.progress import TrainingProgress
-from moka_peft.training.recipe import Data, Recipe, Source
-from moka_peft.training.recipe_file import write_recipe
+from moka_peft.training.recipe import Recipe, Source
+from moka_peft.training.recipe_file import check_machine, write_recipe
+from moka_peft.training.reports import tensorboard_callbacks
 from moka_peft.training.scoring import HeldOut, HeldOutScoring
-from moka_peft.training.trainer import build_trainer, trainer_arguments
+from moka_peft.training.trainer import MokaTrainer, build_trainer
+from moka_peft.training.weights import restore_last, take_best, trained_weights
 from moka_peft.tuner import MokaModel, media_with_keys
+
+ELSEWHERE = {
+    "keep_checkpoints", "num_threads", "deterministic", "packing", "max_length", "projector_learning_rate",
+    "tower_learning_rate", "best", "early_stopping", "report_to",
+}  # fmt: skip  # keys of the section `training` that are no settings of the Trainer
 
 
 def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     """Trains the adapter that a recipe describes and returns the metrics.
 
-    The output folder gets the adapter, the processor, recipe.yaml, metrics.json and loss.png. Raises before any
-    training where the folder, the data or the model cannot be used. With `resume`, a run goes on from its
-    newest complete checkpoint, and a finished one is left as it is.
+    The output folder gets the adapter, the processor, recipe.yaml, metrics.json, plots and a README.md. Raises
+    before any training where the folder, the data, the model or the hub cannot be used. With `resume`, a run goes
+    on from its newest complete checkpoint, and a finished one is left as it is. Under `torchrun` or `accelerate
+    launch` process 0 does all of the writing and showing.
     """
-    console = console or Console()
-    out = Path(recipe.output_dir)
+    check_machine(recipe)
+    console = (console or Console()) if rank() == 0 else Console(quiet=True)
+    with process_group():
+        out = Path(recipe.output_dir)
+        if on_first(lambda: _claim(recipe, out)):
+            console.print(f"nothing to do: {out} holds the finished run", soft_wrap=True)
+            metrics = on_first(lambda: folder.read_json(out / folder.METRICS))
+        else:
+            notes = on_first(lambda: _notes(recipe, out))
+            with deterministic(notes["num_threads"], recipe.training.deterministic):
+                metrics = _run(recipe, out, notes, console)
+    if recipe.push_to_hub and rank() == 0:
+        console.print(f"uploaded to {upload(out, recipe.push_to_hub)}", soft_wrap=True)
+    return metrics
+
+
+def open_source(source: Source | None) -> Sequence[Sample]:
+    """The samples of one part of a recipe's data; none where the recipe has no such part."""
+    return [] if source is None else load_samples(source.model_dump(exclude_none=True))
+
+
+def _claim(recipe: Recipe, out: Path) -> bool:
+    """Makes the output folder the run's; whether the run in it is finished."""
+    if recipe.push_to_hub:
+        check_hub(recipe.push_to_hub)
     folder.claim_folder(out, recipe.settings(), resume=recipe.resume, overwrite=recipe.overwrite)
-    if folder.is_finished(out):
-        console.print(f"nothing to do: {out} holds the finished run", soft_wrap=True)
-        return folder.read_json(out / folder.METRICS)
-    write_recipe(recipe, out / folder.RECIPE)
+    if not folder.is_finished(out):
+        write_recipe(recipe, out / folder.RECIPE)
+        return False
+    return True
+
+
+def _notes(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """What a resumed run must know of its beginning."""
     notes = folder.read_json(out / folder.NOTES)
     notes.setdefault("num_threads", recipe.training.num_threads or torch.get_num_threads())
-    with deterministic(notes["num_threads"], recipe.training.deterministic):
-        return _run(recipe, out, notes, console)
-
-
-def open_source(source: Source | None, data: Data | None = None) -> Sequence[Sample]:
-    """The samples of one part of a recipe's data, read as `data` says; none where the recipe has no such part."""
-    if source is None:
-        return []
-    settings = source.model_dump(exclude_none=True)
-    if data is None:
-        return load_samples(settings)
-    return load_samples(settings, media=MediaOptions(**data.media.model_dump()), on_bad_sample=data.on_bad_sample)
-
-
-def open_collator(recipe: Recipe, processor: Any) -> Collator:
-    """The collator of a recipe, which refuses bad samples."""
-    media = MediaOptions(**recipe.data.media.model_dump())
-    return Collator(processor, media=media, max_length=recipe.training.max_length)
+    return notes
 
 
 def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Everything between a claimed folder and its metrics. `notes` are what a resumed run must know."""
-    samples, questions = open_source(recipe.data.train, recipe.data), open_source(recipe.data.eval, recipe.data)
+    """Everything between a claimed folder and its metrics."""
+    samples, questions = open_source(recipe.data.train), open_source(recipe.data.eval)
     seed_all(recipe.seed)
     base, processor = load_model(**recipe.model.model_dump())
-    model = add_adapter(base, processor, **recipe.adapter.model_dump(), train_projectors=recipe.train_projectors)
-    folder.check_space(out, model.get_nb_trainable_parameters()[0], recipe.training.keep_checkpoints)
+    model = add_adapter(base, processor, **recipe.adapter.model_dump(), train=recipe.trained_parts())
+    kept = recipe.training.keep_checkpoints + bool(recipe.training.best)
+    on_first(lambda: folder.check_space(out, model.get_nb_trainable_parameters()[0], kept))
 
-    collator, skips = open_collator(recipe, processor), recipe.data.on_bad_sample == "skip"
-    questions = keep_readable(questions, collator, out / folder.SKIPPED) if skips else questions
-    limits = recipe.evaluation.model_dump(exclude={"steps"})
-    held_out = HeldOut(processor, collator, questions, **limits, console=console)
+    held_out = HeldOut(
+        processor, Collator(processor), questions, console=console, **recipe.evaluation.model_dump(exclude={"steps"})
+    )
     if "before" not in notes:
-        notes["before"] = held_out.score(model, "before training")
-        folder.write_json(out / folder.NOTES, notes)
-
-    settings = recipe.training.model_dump(exclude={"keep_checkpoints", "num_threads", "deterministic", "max_length"})
-    arguments = trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, **settings)
-    callbacks: list[TrainerCallback] = [CheckpointMarking(recipe.training.keep_checkpoints)]
-    if recipe.evaluation.steps:
-        callbacks.insert(0, HeldOutScoring(held_out, recipe.evaluation.steps))
+        notes["before"], notes["loss_before"] = held_out.score(model, "before training")
+        on_first(lambda: folder.write_json(out / folder.NOTES, notes))
     with TrainingProgress(console) as progress:
-        reading = SkippingCollator(collator, out / folder.SKIPPED) if skips else collator
-        trainer = build_trainer(model, reading, samples, arguments, [*callbacks, progress])
-        seconds = _fit(trainer, console)
-    after = held_out.score(model, "after training")
-    if skipped := merge_skipped(out / folder.SKIPPED, out / f"{folder.SKIPPED}.jsonl"):
-        console.print(f"skipped {len(skipped)} bad samples, listed in {out / folder.SKIPPED}.jsonl", soft_wrap=True)
-    return _finish(out, trainer, processor, {**notes, "after": after, "seconds": seconds}, console)
+        callbacks = [*_callbacks(recipe, held_out, out), progress]
+        trainer = _trainer(recipe, model, processor, samples, out, callbacks)
+        seconds = _fit(trainer, recipe, console)
+    best = take_best(trainer, recipe.training.best)
+    if best:
+        after, loss = best.pop("scores"), best.pop("held_out_loss")
+        held_out.show(after, loss, f"of the best step, {best['step']}")
+    else:
+        after, loss = held_out.score(model, "after training")
+    results = {**notes, "after": after, "held_out_loss": {"before": notes.pop("loss_before", None), "after": loss}}
+    results |= {"best": best, "seconds": seconds, "processes": world_size()}
+    return _finish(recipe, out, trainer, processor, results, console)
 
 
-def _fit(trainer: Trainer, console: Console) -> float:
+def _callbacks(recipe: Recipe, held_out: HeldOut, out: Path) -> list[TrainerCallback]:
+    """Scoring first: what it finds decides which checkpoints stay."""
+    settings = recipe.training
+    stopping = Stopping(**settings.early_stopping.model_dump()) if settings.early_stopping else None
+    callbacks: list[TrainerCallback] = [CheckpointMarking(settings.keep_checkpoints, settings.best)]
+    if recipe.evaluation.steps:
+        callbacks.insert(0, HeldOutScoring(held_out, recipe.evaluation.steps, settings.best, stopping))
+    return callbacks + tensorboard_callbacks(settings.report_to, out)
+
+
+def _trainer(
+    recipe: Recipe, model: Any, processor: Any, samples: Sequence[Sample], out: Path, callbacks: list[TrainerCallback]
+) -> MokaTrainer:
+    settings = recipe.training.model_dump(exclude=ELSEWHERE)
+    others = [name for name in recipe.training.report_to if name != "tensorboard"]
+    arguments = trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, report_to=others, **settings)
+    rates = {
+        "projectors": recipe.training.projector_learning_rate,
+        "towers": recipe.training.tower_learning_rate,
+    }
+    rates = {part: rate for part, rate in rates.items() if rate is not None}
+    return build_trainer(model, _training_collator(recipe, processor), samples, arguments, callbacks, rates)
+
+
+def _training_collator(recipe: Recipe, processor: Any) -> Collator:
+    """The collator of the training batches; that of the held-out samples neither packs nor limits."""
+    settings = {"packing": recipe.training.packing, "max_length": recipe.training.max_length}
+    return Collator(processor, **{name: value for name, value in settings.items() if value})
+
+
+def _fit(trainer: MokaTrainer, recipe: Recipe, console: Console) -> float:
     """Trains from the newest complete checkpoint, or from the start; returns the seconds it took."""
-    checkpoint, torn = newest_complete(Path(str(trainer.args.output_dir)))
+    checkpoint, torn = on_first(lambda: newest_complete(Path(str(trainer.args.output_dir))))
     for problem in torn:
         console.print(f"not used: {problem}", soft_wrap=True)
     seed_all(trainer.args.seed)
     start = time.monotonic()
     if checkpoint:
         console.print(f"going on after step {step_of(checkpoint)}", soft_wrap=True)
-    if not checkpoint or not _restore_last_step(trainer, checkpoint):
+    stopping = recipe.training.early_stopping
+    if not checkpoint or not restore_last(trainer, checkpoint, Stopping(**stopping.model_dump()) if stopping else None):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.monotonic() - start
 
 
-def _restore_last_step(trainer: Trainer, checkpoint: Path) -> bool:
-    """Takes the weights and the log of a checkpoint of the last step; False where steps are left.
-
-    The Trainer itself would train one step too many: it looks whether it is done only after a step.
-    """
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    if state.global_step < state.max_steps:
-        return False
-    model: Any = trainer.model
-    model.load_adapter(str(checkpoint), model.active_adapter, is_trainable=True)
-    trainer.state = state
-    return True
-
-
-def _finish(out: Path, trainer: Trainer, processor: Any, results: dict[str, Any], console: Console) -> dict[str, Any]:
+def _finish(
+    recipe: Recipe, out: Path, trainer: MokaTrainer, processor: Any, results: dict[str, Any], console: Console
+) -> dict[str, Any]:
     """Writes what a run leaves behind; metrics.json comes last, as the sign that all of it is there."""
     model: Any = trainer.model
     history = trainer.state.log_history
@@ -131,9 +171,17 @@ def _finish(out: Path, trainer: Trainer, processor: Any, results: dict[str, Any]
         "parameters": parameters,
         "media_with_keys": media_with_keys(model) if isinstance(model.base_model, MokaModel) else {},
     }
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
-    draw_loss(history, out / folder.PLOT)
-    folder.write_json(out / folder.METRICS, metrics)
-    console.print(f"adapter, metrics and loss plot are in {out}", soft_wrap=True)
+    weights = trained_weights(trainer)
+
+    def write() -> None:
+        model.save_pretrained(out, state_dict=weights)
+        processor.save_pretrained(out)
+        draw_loss(history, out / folder.PLOT)
+        draw_scores(history, recipe.evaluation.metric, out / folder.SCORES_PLOT)
+        draw_learning_rate(history, out / folder.LEARNING_RATE_PLOT)
+        write_run_card(out, recipe.model_dump(), metrics)
+        folder.write_json(out / folder.METRICS, metrics)
+
+    on_first(write)
+    console.print(f"adapter, metrics and plots are in {out}", soft_wrap=True)
     return metrics

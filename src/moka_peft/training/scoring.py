@@ -1,4 +1,4 @@
-"""A run's held-out questions, answered before, during and after training."""
+"""A run's held-out questions, answered before, during and after training, by all processes together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,12 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from moka_peft.data import Collator, Sample
-from moka_peft.training.answers import generate_answers, score_answers
+from moka_peft.training.answers import generate_answers, sum_losses
+from moka_peft.training.best import Stopping, best_step, is_over
+from moka_peft.training.metrics import SHARES, score_answers, value_of
+from moka_peft.training.processes import gather, merge_shares, own_share
+
+Scores = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -21,32 +26,60 @@ class HeldOut:
     batch_size: int
     max_new_tokens: int
     console: Console
+    metric: str = "exact_match"
 
-    def score(self, model: Any, when: str) -> dict[str, dict[str, Any]]:
-        """Scores the model and shows the accuracy; empty without held-out samples."""
+    def score(self, model: Any, when: str) -> tuple[Scores, float | None]:
+        """Scores the answers, measures the loss per answer token, and shows both; nothing without samples."""
         if not self.samples:
-            return {}
+            return {}, None
+        own = [self.samples[index] for index in own_share(len(self.samples))]
         answers = generate_answers(
             model,
             self.processor,
             self.collator.collate_prompts,
-            self.samples,
+            own,
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
         )
-        scores = score_answers(self.samples, answers)
-        shown = ", ".join(f"{group} {score['accuracy']:.1%}" for group, score in scores.items())
-        self.console.print(f"accuracy {when}: {shown}", soft_wrap=True)
-        return scores
+        summed = sum_losses(model, self.collator, own, batch_size=self.batch_size)
+        shares = gather((answers, summed))
+        scores = score_answers(self.samples, merge_shares([share[0] for share in shares]), self.metric)
+        loss = sum(share[1][0] for share in shares) / max(sum(share[1][1] for share in shares), 1)
+        self.show(scores, loss, when)
+        return scores, loss
+
+    def show(self, scores: Scores, loss: float, when: str) -> None:
+        """Prints one line: the metric over all and per group, and the loss."""
+        name = "accuracy" if self.metric == "exact_match" else self.metric
+        form = ".1%" if self.metric in SHARES else ".3f"
+        shown = ", ".join(f"{group} {value_of(score):{form}}" for group, score in scores.items())
+        self.console.print(f"{name} {when}: {shown}; loss {loss:.3f}", soft_wrap=True)
 
 
 class HeldOutScoring(TrainerCallback):
-    """Scores the held-out questions every `steps` steps; the Trainer's log keeps the result for a resumed run."""
+    """Scores the held-out questions every `steps` steps, has the best step saved, and stops a run that is over.
 
-    def __init__(self, held_out: HeldOut, steps: int):
-        self.held_out, self.steps = held_out, steps
+    The results are entries of the Trainer's log, and all decisions follow from the log alone: a resumed run takes
+    the same ones. best: the metric whose best step is kept; the last step is then scored, too.
+    """
+
+    def __init__(self, held_out: HeldOut, steps: int, best: str | None = None, stopping: Stopping | None = None):
+        self.held_out, self.steps, self.best, self.stopping = held_out, steps, best, stopping
+        self.trainer: Any = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.steps == 0 and state.global_step < state.max_steps:
-            scores = self.held_out.score(kwargs["model"], f"at step {state.global_step}")
-            state.log_history.append({"step": state.global_step, "scores": scores})  # pyright: ignore
+        is_last = state.global_step >= state.max_steps
+        if (self.best if is_last else state.global_step % self.steps == 0) and self.held_out.samples:
+            scores, loss = self.held_out.score(kwargs["model"], f"at step {state.global_step}")
+            self._report(scores, loss)
+            state.log_history.append({"step": state.global_step, "scores": scores, "held_out_loss": loss})  # pyright: ignore
+            if self.best and best_step(state.log_history, self.best) == state.global_step:
+                control.should_save = True
+            if self.stopping and is_over(state.log_history, self.stopping):
+                control.should_training_stop = control.should_save = True
+
+    def _report(self, scores: Scores, loss: float | None) -> None:
+        """Sends the numbers to what the run reports to, beside the training loss."""
+        if self.trainer is not None:
+            values = {f"eval_{self.held_out.metric}": value_of(scores["all"]), "eval_loss": loss}
+            self.trainer.log({name: value for name, value in values.items() if value is not None})

@@ -1,12 +1,9 @@
-"""The transformers Trainer of a run: a recipe's words in the Trainer's, and our callbacks on it."""
+"""The transformers Trainer of a run: learning rates per part, and our callbacks on it."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -16,30 +13,73 @@ from transformers import (
     TrainingArguments,
 )
 
-from moka_peft.data import Sample
+from moka_peft.data import Collator, Sample
+from moka_peft.training.parts import find_parts, part_of
+
+
+class MokaTrainer(Trainer):
+    """A Trainer whose parts learn at rates of their own; the adapter, and what has none, at `learning_rate`.
+
+    rates: {"projectors": 1e-5, "towers": 1e-6}. `tokens_seen` counts the tokens of this process since it started,
+    padding left out where the batch says what is padding.
+    """
+
+    def __init__(self, *args: Any, rates: Mapping[str, float] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.rates = dict(rates or {})
+        self.tokens_seen = 0
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's, with its rules for weight decay; each of its groups is divided by part."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if is_new and self.rates:
+            model: Any = args[0] if args else kwargs.get("model") or self.model
+            self._divide_groups(optimizer, model)
+        return optimizer
+
+    def _divide_groups(self, optimizer: Any, model: Any) -> None:
+        parts = find_parts(self.accelerator.unwrap_model(self.model).get_base_model())
+        part = {id(parameter): part_of(name, parts) for name, parameter in model.named_parameters()}
+        groups = []
+        for group in optimizer.param_groups:
+            for name in dict.fromkeys(part[id(parameter)] for parameter in group["params"]):
+                own = [parameter for parameter in group["params"] if part[id(parameter)] == name]
+                groups.append({**group, "params": own, "lr": self.rates.get(name, group["lr"]), "part": name})
+        optimizer.param_groups[:] = groups
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        mask = inputs.get("attention_mask")
+        self.tokens_seen += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        return super().training_step(model, inputs, *args, **kwargs)
 
 
 def build_trainer(
     model: Any,
-    collator: Callable[..., Any],
+    collator: Collator,
     samples: Sequence[Sample],
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
-) -> Trainer:
+    rates: Mapping[str, float] | None = None,
+) -> MokaTrainer:
     """A Trainer that keeps its own output to itself and stops at a loss that is no number.
 
     Where checkpointing is on the Trainer turns the KV cache off in the model's config; a multimodal model's
-    decoder has one of its own.
+    decoder has one of its own. Callbacks with an attribute `trainer` get the Trainer there.
     """
     model.get_decoder().config.use_cache = False
-    trainer = Trainer(
+    trainer = MokaTrainer(
         model=model,
         args=arguments,
         data_collator=collator,
         train_dataset=samples,  # pyright: ignore[reportArgumentType]  # any sequence will do
         callbacks=[*callbacks, FiniteLoss()],
+        rates=rates,
     )
     trainer.remove_callback(PrinterCallback)
+    for callback in callbacks:
+        if hasattr(callback, "trainer"):
+            callback.trainer = trainer  # pyright: ignore[reportAttributeAccessIssue]
     return trainer
 
 
@@ -53,58 +93,3 @@ class FiniteLoss(TrainerCallback):
                 f"`loss` is {loss} at step {state.global_step}: expected a number. Lower `training.learning_rate`, "
                 "or train in float32."
             )
-
-
-def trainer_arguments(
-    output_dir: Path,
-    *,
-    seed: int,
-    steps: int | None,
-    epochs: float | None,
-    batch_size: int,
-    gradient_accumulation: int,
-    learning_rate: float,
-    scheduler: str,
-    warmup_steps: int,
-    weight_decay: float,
-    max_grad_norm: float,
-    gradient_checkpointing: bool,
-    bf16: bool,
-    save_steps: int,
-    num_workers: int,
-) -> TrainingArguments:
-    """The Trainer's settings; every step's loss is logged, so that a resumed run's curve has no seam."""
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        max_steps=steps or -1,
-        num_train_epochs=epochs or 1,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=gradient_accumulation,
-        learning_rate=learning_rate,
-        lr_scheduler_type=scheduler,
-        warmup_steps=warmup_steps,
-        weight_decay=weight_decay,
-        max_grad_norm=max_grad_norm,
-        bf16=bf16,
-        save_steps=save_steps,
-        save_total_limit=None,
-        dataloader_num_workers=num_workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        seed=seed,
-        data_seed=seed,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        **_checkpointing(gradient_checkpointing),
-    )
-
-
-def _checkpointing(on: bool) -> dict[str, Any]:
-    """Gradient checkpointing by the name that this transformers has for it: 5.23 renamed it."""
-    names = {field.name for field in fields(TrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}} if on else {}

@@ -1,0 +1,125 @@
+"""The README.md of a run's folder: what was trained on what, how well it does, and how to load it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moka_peft.training.metrics import value_of
+from moka_peft.tuner.card import MARK
+
+TEXT = """\
+---
+{front}---
+{mark}
+# {name}
+
+{method} adapter for `{base}`, trained with [moka-peft](https://pypi.org/project/moka-peft).
+
+## How to load
+
+Install `moka-peft` and import it first: without the import, PEFT does not know the adapter.
+
+```python
+import moka_peft  # registers the adapter type; needed before loading
+from pathlib import Path
+from moka_peft.training import load_adapted
+
+model, processor = load_adapted(Path("PATH_TO_THIS_FOLDER"))
+```
+
+or, with the base opened by hand:
+
+```python
+import moka_peft
+from peft import PeftModel
+
+base = {open_base}
+model = PeftModel.from_pretrained(base, "PATH_TO_THIS_FOLDER")
+```
+
+On the command line: `moka generate --adapter PATH_TO_THIS_FOLDER --image FILE "QUESTION"`, `moka chat --adapter ...`.
+
+## Data
+
+{data}
+
+## Training
+
+{training}
+
+All settings are in `recipe.yaml`, all numbers in `metrics.json`.
+
+## Results
+
+{results}
+"""
+
+
+def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Writes README.md; recipe: as plain data; metrics: as in metrics.json. Replaces what PEFT writes there."""
+    base, adapter = recipe["model"]["name"], recipe["adapter"]
+    tags = [adapter["method"], "multimodal", "moka-peft"]
+    front: dict[str, Any] = {"library_name": "peft", "tags": tags}
+    if base != "tiny-avt" and not Path(base).is_absolute():
+        front["base_model"] = base
+    text = TEXT.format(
+        front=yaml.safe_dump(front, sort_keys=False),
+        mark=MARK,
+        name=folder.name,
+        method="MokA" if adapter["method"] == "moka" else "LoRA",
+        base=base,
+        open_base=_open_base(base),
+        data="\n".join(f"- {part}: {_inline(source)}" for part, source in recipe["data"].items() if source),
+        training=_training(recipe, metrics),
+        results=_results(recipe, metrics),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _open_base(name: str) -> str:
+    if name == "tiny-avt":
+        return "moka_peft.composite.load_tiny_avt()[0]"
+    return f'transformers.AutoModelForImageTextToText.from_pretrained("{name}")  # or the model\'s own class'
+
+
+def _training(recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    trained = [part for part, trains in recipe["train"].items() if trains]
+    if recipe["train_projectors"] and "projectors" not in trained:
+        trained.insert(0, "projectors")
+    lines = {
+        "trained beside the adapter": ", ".join(trained) or "nothing",
+        "adapter": _inline(recipe["adapter"]),
+        "training": _inline(recipe["training"]),
+        "steps": metrics["steps"],
+        "parameters trained": f"{metrics['trained_parameters']:,} of {metrics['parameters']:,}",
+        "seed": recipe["seed"],
+        "processes": metrics["processes"],
+    }
+    return "\n".join(f"- {name}: {value}" for name, value in lines.items())
+
+
+def _results(recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """A table of the held-out metric before and after, per group, with 95 % intervals."""
+    if not metrics["after"]:
+        return "No held-out samples were given."
+    metric, best = recipe["evaluation"]["metric"], metrics.get("best")
+    rows = [f"| {metric} | samples | before | after | 95 % interval |", "|---|---|---|---|---|"]
+    for group, score in metrics["after"].items():
+        before = metrics["before"].get(group)
+        low, high = score["interval"]
+        was = "" if before is None else f"{value_of(before):.3f}"
+        rows.append(f"| {group} | {score['total']} | {was} | {value_of(score):.3f} | {low:.3f} to {high:.3f} |")
+    loss = metrics["held_out_loss"]
+    said = f"Loss per answer token: {_number(loss['before'])} before, {_number(loss['after'])} after."
+    chosen = f" The step with the best {best['metric']} is kept: {best['step']}." if best else ""
+    return "\n".join(rows) + f"\n\nOne run with seed {recipe['seed']}. {said}{chosen}"
+
+
+def _inline(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}: {value}`" for key, value in values.items() if value not in (None, {}, [], False))
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
