@@ -24,7 +24,8 @@ from moka_peft.composite.tiny_avt import FOLDER
 from moka_peft.data import AvDigits, Collator, Sample
 from moka_peft.data.av_questions import GROUPS
 from moka_peft.data.notes import MAX_NOTES, TIMBRES
-from moka_peft.training.answers import generate_answers, score_answers
+from moka_peft.training.answers import generate_answers
+from moka_peft.training.metrics import score_answers
 
 BATCH_SIZE = 64
 SCENES = 3200

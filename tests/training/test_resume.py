@@ -68,6 +68,9 @@ def test_killed_and_resumed_equals_uninterrupted(run, tmp_path: Path):
     ["training.gradient_accumulation=2", "training.gradient_checkpointing=true"],
     ["training.num_workers=1"],
     ["evaluation.steps=1", "training.bf16=true"],
+    ["evaluation.steps=1", "training.best=loss", "training.keep_checkpoints=1", "evaluation.metric=token_f1"],
+    ["train={projectors: true, towers: true, embeddings: true}", "training.tower_learning_rate=1e-4"],
+    ["training.optimizer=adamw_8bit"],
 ])  # fmt: skip
 def test_every_way_to_train_resumes_exactly(run, tmp_path: Path, settings: list[str]):
     run("whole", None, *settings)

@@ -1,6 +1,7 @@
 """The command `moka`: a table of verbs, one file each, imported only when it is called."""
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ def call(arguments: Sequence[str], *, debug: bool = False) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        for line in _lines(error):
+        for line in _lines(error) if _is_for_this_process(error) else ():
             print(f"moka: {line}", file=sys.stderr)
         return _exit_code(error)
 
@@ -77,6 +78,12 @@ def _lines(error: Exception) -> list[str]:
     if isinstance(error, KeyError) or not message:
         message = f"{type(error).__name__}: {message}"
     return [" ".join(text.split()) for text in problems or [message]]
+
+
+def _is_for_this_process(error: Exception) -> bool:
+    """Whether one of several processes shows an error: what all of them find, one per machine shows."""
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    return not getattr(error, "is_shown_elsewhere", False) and (is_first_here or not hasattr(error, "problems"))
 
 
 def _exit_code(error: Exception) -> int:

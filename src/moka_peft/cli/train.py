@@ -15,10 +15,14 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the output folder.")
     ] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option("--push-to-hub", metavar="USER/NAME", help="Upload the adapter when it is trained.")
+    ] = None,
 ) -> None:
     """Train an adapter from a recipe, or resume its run."""
     from moka_peft.training import load_recipe, train
 
     quiet()
     flags = [f"{name}=true" for name, given in (("resume", resume), ("overwrite", overwrite)) if given]
-    train(load_recipe(recipe, [*(settings or ()), *flags]))
+    flags += [f"push_to_hub={push_to_hub}"] if push_to_hub else []
+    train(load_recipe(recipe, [*(settings or ()), *flags], to_train=True))

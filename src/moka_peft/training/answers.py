@@ -7,9 +7,6 @@ import torch
 
 from moka_peft.data import Sample
 from moka_peft.data.collator import IGNORED
-from moka_peft.training.metrics import normalise, score_answers, wilson_interval
-
-__all__ = ["generate_answers", "normalise", "score_answers", "sum_losses", "wilson_interval"]
 
 
 def generate_answers(

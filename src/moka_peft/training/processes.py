@@ -14,6 +14,8 @@ T = TypeVar("T")
 class OtherProcessError(RuntimeError):
     """Ends a process because process 0 failed, which says so itself."""
 
+    is_shown_elsewhere = True
+
 
 def rank() -> int:
     """This process's number among all of the run; 0 is the one that writes and shows."""

@@ -35,7 +35,7 @@ def _evaluation_conflicts(raw: dict[str, Any], training: dict[str, Any]) -> list
     found: list[Problem] = []
     evaluation = section(raw, "evaluation")
     stopping = training.get("early_stopping")
-    wanted = {("training", "best"): training.get("best")}
+    wanted: dict[tuple[str, ...], Any] = {("training", "best"): training.get("best")}
     if isinstance(stopping, dict):
         wanted["training", "early_stopping", "metric"] = stopping.get("metric")
     for key, metric in wanted.items():
