@@ -1,5 +1,6 @@
 """A model with random weights and a recipe for it that trains in seconds."""
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,3 +57,11 @@ def write_yaml(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Fresh processes that need not import torch again: they fork from one that has."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["moka_peft.training", "transformers.trainer", "sklearn.datasets"])
+    return context

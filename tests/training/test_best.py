@@ -91,6 +91,8 @@ def test_a_run_stops_early_and_keeps_its_best_step(runs):
     best = metrics["best"]["step"]
     assert best == min(losses, key=losses.get) and metrics["steps"] == best + 1 < 6
     assert metrics["held_out_loss"]["after"] == losses[best]
+    last = json.loads((root / f"whole/checkpoints/checkpoint-{best + 1}/trainer_state.json").read_text())
+    assert [entry["step"] for entry in last["log_history"] if "loss" in entry] == list(range(1, best + 2))
     kept = load_file(root / "whole/checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors")
     left = load_file(root / "whole/adapter_model.safetensors")
     assert kept.keys() == left.keys() and all(torch.equal(kept[name], left[name]) for name in kept)

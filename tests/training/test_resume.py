@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import runpy
 import signal
 from pathlib import Path
@@ -9,14 +8,6 @@ import pytest
 from moka_peft.training.folder import METRICS
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Fresh processes that need not import torch again: they fork from one that has."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["moka_peft.training", "transformers.trainer", "sklearn.datasets"])
-    return context
 
 
 @pytest.fixture

@@ -71,15 +71,17 @@ class HeldOutScoring(TrainerCallback):
         is_last = state.global_step >= state.max_steps
         if (self.best if is_last else state.global_step % self.steps == 0) and self.held_out.samples:
             scores, loss = self.held_out.score(kwargs["model"], f"at step {state.global_step}")
-            self._report(scores, loss)
+            self._report(scores, loss, control)
             state.log_history.append({"step": state.global_step, "scores": scores, "held_out_loss": loss})  # pyright: ignore
             if self.best and best_step(state.log_history, self.best) == state.global_step:
                 control.should_save = True
             if self.stopping and is_over(state.log_history, self.stopping):
                 control.should_training_stop = control.should_save = True
 
-    def _report(self, scores: Scores, loss: float | None) -> None:
-        """Sends the numbers to what the run reports to, beside the training loss."""
+    def _report(self, scores: Scores, loss: float | None, control: TrainerControl) -> None:
+        """Sends the numbers to what the run reports to; the Trainer would take that for the logging of this step."""
         if self.trainer is not None:
             values = {f"eval_{self.held_out.metric}": value_of(scores["all"]), "eval_loss": loss}
+            is_due = control.should_log
             self.trainer.log({name: value for name, value in values.items() if value is not None})
+            control.should_log = is_due
