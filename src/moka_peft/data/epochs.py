@@ -19,7 +19,7 @@ from moka_peft.data.dealing import deal, plan_rows, shuffled_pieces
 from moka_peft.data.samples import Sample
 
 GROUPED_BATCHES = 50  # among this many batches, samples of similar length come together
-SHUFFLED_BLOCKS = 8  # samples are shuffled among this many blocks that are read together
+SHUFFLED_BLOCKS = 4  # samples are shuffled among this many blocks that are read together
 BLOCKS_PER_RANK = 32  # at least: with 8, tokens per rank differed by 12 % over shards of very different lengths
 PACKED_SAMPLES = 1024  # rows are filled from this many neighbours
 

@@ -35,13 +35,14 @@ class Reading:
 class FileSamples(Sequence[Sample]):
     """The rows of several containers as samples, each read when it is asked for; can be sent to workers.
 
-    `shard_sizes`: how many samples lie together, in order. `origins`: the files, or what else says which data it is.
-    In `skip` mode some samples are BadSamples.
+    `shard_sizes`: how many samples lie together, in order; `block`: how many neighbours are best read one soon after
+    the other. `origins`: the files, or what else says which data it is. In `skip` mode some samples are BadSamples.
     """
 
     def __init__(self, containers: Sequence[Container], reading: Reading):
         self.containers, self.reading = list(containers), reading
         self.shard_sizes = [size for container in containers for size in container.sizes if size]
+        self.block = max((container.block for container in containers), default=1)
         self.origins = [getattr(container, "fingerprint", None) or container.path for container in containers]
         self._ends = list(accumulate(len(container) for container in containers))
 
@@ -64,8 +65,8 @@ class FileSamples(Sequence[Sample]):
 
 
 class HeldSamples(list[Sample]):
-    """Samples in memory, with the sizes of the files that they were read from."""
+    """Samples in memory, with what is known of their files: an epoch goes through them in the same order."""
 
     def __init__(self, samples: FileSamples):
         super().__init__(samples)
-        self.shard_sizes, self.origins = samples.shard_sizes, samples.origins
+        self.shard_sizes, self.block, self.origins = samples.shard_sizes, samples.block, samples.origins

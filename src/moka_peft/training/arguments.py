@@ -33,12 +33,11 @@ def trainer_arguments(
     save_steps: int,
     num_workers: int,
     report_to: Sequence[str] = (),
-    parts_train: bool = True,
 ) -> TrainingArguments:
     """The Trainer's settings; every step's loss is logged, so that a resumed run's curve has no seam.
 
-    parts_train: whether projectors or towers train, which a batch without media does not use; an adapter's weights
-    get a gradient from every batch. optimizer: None takes the Trainer's own AdamW, which is fused where torch has that.
+    Every process uses every trained weight in every batch (`training_collator`), so none are looked for. optimizer:
+    None takes the Trainer's own AdamW, which is fused where torch has that.
     """
     on_gpu = torch.cuda.is_available()
     return TrainingArguments(
@@ -71,7 +70,7 @@ def trainer_arguments(
         run_name=output_dir.parent.name,
         disable_tqdm=True,
         use_cpu=not on_gpu,
-        ddp_find_unused_parameters=parts_train if world_size() > 1 else None,
+        ddp_find_unused_parameters=False if world_size() > 1 else None,
         ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
         **({"optim": optimizer} if optimizer else {}),
         **_checkpointing(gradient_checkpointing),

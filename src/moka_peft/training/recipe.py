@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from transformers.training_args import OptimizerNames
 
-from moka_peft.training.recipe_conflicts import run_conflicts
-
 from moka_peft.data.containers.paths import find_files
+from moka_peft.training.recipe_conflicts import run_conflicts
 
 
 def existing_file(path: str) -> str:
@@ -202,7 +201,6 @@ class Training(Section):
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
     save_steps: PositiveInt = 100
     keep_checkpoints: PositiveInt = 2
-    max_length: PositiveInt | None = None
     num_workers: Count = 0
     num_threads: PositiveInt | None = None
     deterministic: bool | None = None
@@ -212,7 +210,6 @@ class Evaluation(Section):
     """How the held-out questions are answered: greedy, in batches, every `steps` if that is set; and compared."""
 
     metric: Metric = "exact_match"
-
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 16
     steps: PositiveInt | None = None

@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 from transformers import TrainerCallback
 
-from moka_peft.data import Collator, Sample, load_samples
+from moka_peft.data import Sample, merge_skipped
+from moka_peft.data.skipping import keep_readable
 from moka_peft.training import folder
 from moka_peft.training.arguments import trainer_arguments
 from moka_peft.training.best import Stopping
@@ -21,7 +22,8 @@ from moka_peft.training.model import add_adapter, load_model
 from moka_peft.training.plot import draw_learning_rate, draw_loss, draw_scores
 from moka_peft.training.processes import on_first, process_group, rank, world_size
 from moka_peft.training.progress import TrainingProgress
-from moka_peft.training.recipe import Recipe, Source
+from moka_peft.training.reading import held_out_collator, open_source, plan_batches, training_collator
+from moka_peft.training.recipe import Recipe
 from moka_peft.training.recipe_file import check_machine, write_recipe
 from moka_peft.training.reports import tensorboard_callbacks
 from moka_peft.training.scoring import HeldOut, HeldOutScoring
@@ -59,11 +61,6 @@ def train(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     return metrics
 
 
-def open_source(source: Source | None) -> Sequence[Sample]:
-    """The samples of one part of a recipe's data; none where the recipe has no such part."""
-    return [] if source is None else load_samples(source.model_dump(exclude_none=True))
-
-
 def _claim(recipe: Recipe, out: Path) -> bool:
     """Makes the output folder the run's; whether the run in it is finished."""
     if recipe.push_to_hub:
@@ -84,16 +81,17 @@ def _notes(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> dict[str, Any]:
     """Everything between a claimed folder and its metrics."""
-    samples, questions = open_source(recipe.data.train), open_source(recipe.data.eval)
+    samples, questions = open_source(recipe.data.train, recipe.data), open_source(recipe.data.eval, recipe.data)
     seed_all(recipe.seed)
     base, processor = load_model(**recipe.model.model_dump())
     model = add_adapter(base, processor, **recipe.adapter.model_dump(), train=recipe.trained_parts())
     kept = recipe.training.keep_checkpoints + bool(recipe.training.best)
     on_first(lambda: folder.check_space(out, model.get_nb_trainable_parameters()[0], kept))
 
-    held_out = HeldOut(
-        processor, Collator(processor), questions, console=console, **recipe.evaluation.model_dump(exclude={"steps"})
-    )
+    collator, limits = held_out_collator(recipe, processor), recipe.evaluation.model_dump(exclude={"steps"})
+    if recipe.data.on_bad_sample == "skip":
+        questions = keep_readable(questions, collator, out / folder.SKIPPED)
+    held_out = HeldOut(processor, collator, questions, console=console, **limits)
     if "before" not in notes:
         notes["before"], notes["loss_before"] = held_out.score(model, "before training")
         on_first(lambda: folder.write_json(out / folder.NOTES, notes))
@@ -127,22 +125,15 @@ def _trainer(
 ) -> MokaTrainer:
     settings = recipe.training.model_dump(exclude=ELSEWHERE)
     others = [name for name in recipe.training.report_to if name != "tensorboard"]
-    parts_train = bool(recipe.trained_parts() or recipe.adapter.modules_to_save)
-    arguments = trainer_arguments(
-        out / folder.CHECKPOINTS, seed=recipe.seed, report_to=others, parts_train=parts_train, **settings
-    )
+    arguments = trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, report_to=others, **settings)
     rates = {
         "projectors": recipe.training.projector_learning_rate,
         "towers": recipe.training.tower_learning_rate,
     }
     rates = {part: rate for part, rate in rates.items() if rate is not None}
-    return build_trainer(model, _training_collator(recipe, processor), samples, arguments, callbacks, rates)
-
-
-def _training_collator(recipe: Recipe, processor: Any) -> Collator:
-    """The collator of the training batches; that of the held-out samples neither packs nor limits."""
-    settings = {"packing": recipe.training.packing, "max_length": recipe.training.max_length}
-    return Collator(processor, **{name: value for name, value in settings.items() if value})
+    collator = training_collator(recipe, processor, model.config, out / folder.SKIPPED)
+    plan = plan_batches(recipe, samples, processor)
+    return build_trainer(model, collator, samples, arguments, callbacks, rates, plan)
 
 
 def _fit(trainer: MokaTrainer, recipe: Recipe, console: Console) -> float:
@@ -177,6 +168,10 @@ def _finish(
     weights = trained_weights(trainer)
 
     def write() -> None:
+        if skipped := merge_skipped(out / folder.SKIPPED, out / f"{folder.SKIPPED}.jsonl"):
+            metrics["skipped_samples"] = len(skipped)
+            listed = out / f"{folder.SKIPPED}.jsonl"
+            console.print(f"skipped {len(skipped)} bad samples, listed in {listed}", soft_wrap=True)
         model.save_pretrained(out, state_dict=weights)
         processor.save_pretrained(out)
         draw_loss(history, out / folder.PLOT)

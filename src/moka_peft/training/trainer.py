@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from transformers import (
@@ -12,21 +13,26 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import seed_worker
 
-from moka_peft.data import Collator, Sample
+from moka_peft.data import Collator, Sample, SkippingCollator
+from moka_peft.data.epochs import EpochBatches, EpochLoader, EpochPlan, WithoutLoss
 from moka_peft.training.parts import find_parts, part_of
 
 
 class MokaTrainer(Trainer):
-    """A Trainer whose parts learn at rates of their own; the adapter, and what has none, at `learning_rate`.
+    """A Trainer whose parts learn at rates of their own, and whose batches follow a plan.
 
-    rates: {"projectors": 1e-5, "towers": 1e-6}. `tokens_seen` counts the tokens of this process since it started,
-    padding left out where the batch says what is padding.
+    rates: {"projectors": 1e-5, "towers": 1e-6}; the adapter, and what has none, learn at `learning_rate`. plan: which
+    process reads which samples when; None leaves that to the Trainer. `tokens_seen` counts the tokens of this process
+    since it started, padding left out where the batch says what is padding.
     """
 
-    def __init__(self, *args: Any, rates: Mapping[str, float] | None = None, **kwargs: Any):
+    def __init__(
+        self, *args: Any, rates: Mapping[str, float] | None = None, plan: EpochPlan | None = None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
-        self.rates = dict(rates or {})
+        self.rates, self.plan = dict(rates or {}), plan
         self.tokens_seen = 0
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -48,6 +54,22 @@ class MokaTrainer(Trainer):
                 groups.append({**group, "params": own, "lr": self.rates.get(name, group["lr"]), "part": name})
         optimizer.param_groups[:] = groups
 
+    def get_train_dataloader(self) -> Any:
+        """The loader of this process's own batches; accelerate, which would deal them out again, does not see it."""
+        if self.plan is None:
+            return super().get_train_dataloader()
+        samples: Any = self.train_dataset
+        workers, args = self.args.dataloader_num_workers, self.args
+        return EpochLoader(
+            WithoutLoss(samples),
+            batch_sampler=EpochBatches(self.plan, args.process_index),
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=args.dataloader_pin_memory,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=partial(seed_worker, num_workers=workers, rank=args.process_index),
+        )
+
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         mask = inputs.get("attention_mask")
         self.tokens_seen += inputs["input_ids"].numel() if mask is None else int(mask.sum())
@@ -56,11 +78,12 @@ class MokaTrainer(Trainer):
 
 def build_trainer(
     model: Any,
-    collator: Collator,
+    collator: Collator | SkippingCollator,
     samples: Sequence[Sample],
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
     rates: Mapping[str, float] | None = None,
+    plan: EpochPlan | None = None,
 ) -> MokaTrainer:
     """A Trainer that keeps its own output to itself and stops at a loss that is no number.
 
@@ -75,6 +98,7 @@ def build_trainer(
         train_dataset=samples,  # pyright: ignore[reportArgumentType]  # any sequence will do
         callbacks=[*callbacks, FiniteLoss()],
         rates=rates,
+        plan=plan,
     )
     trainer.remove_callback(PrinterCallback)
     for callback in callbacks:

@@ -11,12 +11,13 @@ class Container(Protocol):
     """The rows of one file, read one at a time.
 
     It holds where rows lie, not the rows. No file stays open between two reads, so that a container can be sent
-    to another process, or forked with one. `sizes`: how many rows lie together, in order; what is near in the
-    file is fast to read one after the other.
+    to another process, or forked with one. `sizes`: how many rows lie together, in order. `block`: how many
+    neighbours are best read one soon after the other.
     """
 
     path: Path
     sizes: list[int]
+    block: int
 
     def __len__(self) -> int: ...
 
@@ -31,6 +32,8 @@ class Container(Protocol):
 
 class NumberedRows:
     """A container whose rows are counted from 1, with media in a folder."""
+
+    block = 1
 
     def __init__(self, path: Path, folder: Path | None):
         self.path, self.place = path, MediaFolder(folder or path.parent)

@@ -9,9 +9,11 @@ from moka_peft.data.containers.contents import NumberedRows, without_nulls
 from moka_peft.data.containers.requirements import require
 from moka_peft.data.formats import TURNS, Format
 
+HELD_GROUPS = 4  # as many as an epoch shuffles together
+
 
 class Parquet(NumberedRows):
-    """Rows of a parquet file; holds the row group that was read last. Media are paths, bytes or `{bytes, path}`.
+    """Rows of a parquet file; holds the row groups that were read last. Media are paths, bytes or `{bytes, path}`.
 
     Raises ValueError for a file that is no parquet, or has no column of conversations.
     """
@@ -28,18 +30,21 @@ class Parquet(NumberedRows):
             raise ValueError(f"{path}: not a parquet file: {error}. Copy or write it again.") from error
         check_columns(str(path), columns, format)
         self._ends = list(accumulate(self.sizes))
-        self._held: tuple[int, Any] | None = None
+        self.block = max(self.sizes, default=1)
+        self._held: dict[int, Any] = {}
 
     def data(self, index: int) -> Any:
         group = bisect_right(self._ends, index)
-        if self._held is None or self._held[0] != group:
+        if group not in self._held:
+            for old in list(self._held)[: 1 - HELD_GROUPS]:
+                del self._held[old]
             with require("pyarrow.parquet").ParquetFile(self.path) as file:
-                self._held = group, file.read_row_group(group)
+                self._held[group] = file.read_row_group(group)
         start = self._ends[group] - self.sizes[group]
-        return without_nulls(self._held[1].slice(index - start, 1).to_pylist()[0])
+        return without_nulls(self._held[group].slice(index - start, 1).to_pylist()[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_held": None}
+        return vars(self) | {"_held": {}}
 
 
 def check_columns(name: str, columns: list[str], format: Format | None) -> None:

@@ -12,7 +12,8 @@ from moka_peft.data.containers.contents import parse_json
 from moka_peft.data.formats.row import Members, Row
 from moka_peft.data.samples import MEDIA
 
-_BLOCK = 512
+_BLOCK = 512  # bytes
+_NEIGHBOURS = 32  # samples: some MB in one stretch
 _ENDINGS = {
     "image": ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
     "video": ("mp4", "mkv", "webm", "mov", "avi"),
@@ -34,7 +35,7 @@ class Tar:
             starts = list(_sample_starts(path))
         except (tarfile.TarError, EOFError) as error:
             raise ValueError(f"{path}: not a whole tar file: {error}. Copy or write it again, uncompressed.") from error
-        self.sizes = [len(starts) - 1]
+        self.sizes, self.block = [len(starts) - 1], _NEIGHBOURS
         self._starts = np.array(starts, dtype=np.int64)
 
     def __len__(self) -> int:

@@ -1,0 +1,74 @@
+"""What a run reads: its samples, the collator that makes batches of them, and the plan of which come when."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples
+from moka_peft.data.epochs import EpochPlan
+from moka_peft.data.token_index import read_index
+from moka_peft.training.processes import is_sharded, world_size
+from moka_peft.training.recipe import Data, Recipe, Source
+
+
+def open_source(source: Source | None, data: Data | None = None) -> Sequence[Sample]:
+    """The samples of one part of a recipe's data, read as `data` says; none where the recipe has no such part."""
+    if source is None:
+        return []
+    settings = source.model_dump(exclude_none=True)
+    if data is None:
+        return load_samples(settings)
+    return load_samples(settings, media=media_options(data), on_bad_sample=data.on_bad_sample)
+
+
+def media_options(data: Data) -> MediaOptions:
+    """How a recipe decodes media."""
+    return MediaOptions(**data.media.model_dump())
+
+
+def open_collator(recipe: Recipe, processor: Any) -> Collator:
+    """The collator that a recipe's training samples are checked with: they must fit, but are not packed."""
+    return Collator(processor, media=media_options(recipe.data), max_length=recipe.training.max_length)
+
+
+def held_out_collator(recipe: Recipe, processor: Any) -> Collator:
+    """The collator of the held-out samples, which neither packs nor limits."""
+    return Collator(processor, media=media_options(recipe.data))
+
+
+def training_collator(recipe: Recipe, processor: Any, model_config: Any, skipped: Path) -> Collator | SkippingCollator:
+    """The collator of the training batches; skips bad samples where the recipe says so, into the folder `skipped`."""
+    collator = Collator(
+        processor,
+        media=media_options(recipe.data),
+        packing=recipe.training.packing,
+        max_length=recipe.training.max_length,
+        model_config=model_config,
+    )
+    if world_size() > 1 and (is_sharded() or {"projectors", "towers"} & set(recipe.trained_parts())):
+        collator.kinds = kinds_of_encoders(collator)
+    return SkippingCollator(collator, skipped) if recipe.data.on_bad_sample == "skip" else collator
+
+
+def kinds_of_encoders(collator: Collator) -> tuple[str, ...]:
+    """One kind of media for each encoder: with several processes, all must run in every step, or some would wait.
+
+    Videos pass through the encoder of images where there are both.
+    """
+    kinds = list(collator.placeholders)
+    return tuple(kind for kind in kinds if kind != "video" or "image" not in kinds)
+
+
+def plan_batches(recipe: Recipe, samples: Sequence[Sample], processor: Any) -> EpochPlan:
+    """Which samples come in which batch of which process. Raises ValueError where an index does not fit the data."""
+    settings, index = recipe.training, recipe.data.train.index
+    lengths = None if index is None else read_index(index, samples, processor, media_options(recipe.data))
+    return EpochPlan(
+        tuple(getattr(samples, "shard_sizes", [len(samples)])),
+        settings.batch_size,
+        world_size(),
+        recipe.seed,
+        getattr(samples, "block", 1),
+        lengths,
+        settings.max_length if settings.packing else None,
+    )
