@@ -1,6 +1,11 @@
 import json
+from pathlib import Path
+
+import pytest
 
 from moka_peft.cli import call
+from moka_peft.data.token_index import read_index
+from moka_peft.training import load_processor, load_recipe, open_source
 
 
 def test_a_valid_recipe_shows_its_tokens(recipe, capsys, monkeypatch):
@@ -35,3 +40,70 @@ def test_bad_samples_are_named(recipe, tmp_path, capsys):
 def test_a_wrong_recipe_is_wrong_usage(recipe, capsys):
     assert call(["validate", str(recipe), "adapter.r=0"]) == 2
     assert "expected greater than 0, got 0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def rows(recipe, tmp_path) -> Path:
+    """A recipe whose training samples are two good rows around a bad one, of different lengths."""
+    turns = [("Is it one?", "yes"), ("And two?", ""), ("A longer question, is it not?", "no")]
+    rows = [
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+        for asked, answer in turns
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = recipe.read_text().replace("name: av_digits, size: 4", f"path: {tmp_path}/rows.jsonl, streaming: true")
+    (tmp_path / "rows.yaml").write_text(text)
+    return tmp_path / "rows.yaml"
+
+
+def test_turns_and_samples_are_shown(recipe, capsys):
+    assert call(["validate", str(recipe), "--draw", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "data.train: turns: in no turn " in shown and "turn 1 " in shown
+    assert "(median " in shown and ", p95 " in shown
+    assert "data.train, sample 0 (av_digits-train-0-0):" in shown and "sample 1 (av_digits" in shown
+    assert "media tokens" in shown or "keys" in shown
+    assert call(["validate", str(recipe), "--draw", "0"]) == 0
+    assert ", sample 0" not in capsys.readouterr().out
+
+
+def test_json_holds_all_numbers(rows, capsys):
+    assert call(["validate", str(rows), "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    train = facts["data"]["train"]
+    assert (train["samples"], train["bad_samples"], facts["problems"]) == (3, 1, 1)
+    assert train["length"]["min"] < train["length"]["median"] < train["length"]["max"]
+    assert abs(sum(train["share_by_kind"].values()) - 1) < 1e-9
+    assert abs(sum(train["share_by_turn"].values()) - 1) < 1e-9
+    assert train["share_by_kind"]["image"] == 0 < facts["data"]["eval"]["share_by_kind"]["image"]
+    assert "row 2, `messages[1].content`: is empty" in train["problems"][0]
+
+
+def test_bad_samples_are_allowed_where_they_are_skipped(rows, capsys):
+    assert call(["validate", str(rows), "data.on_bad_sample=skip"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.endswith("is valid; 1 bad samples will be skipped\n") and "row 2" in shown.err
+
+
+def test_limit_and_workers(rows, recipe, capsys):
+    assert call(["validate", str(rows), "--limit", "1"]) == 0
+    assert "data.train: 1 samples of" in capsys.readouterr().out
+    assert call(["validate", str(rows), "--json"]) == 1
+    alone = capsys.readouterr().out
+    assert call(["validate", str(rows), "--json", "--workers", "2"]) == 1
+    assert capsys.readouterr().out == alone
+
+
+def test_index_is_written_for_the_run(rows, capsys, tmp_path):
+    index = tmp_path / "index.npz"
+    assert call(["validate", str(rows), "--write-index", str(index), "data.on_bad_sample=skip"]) == 0
+    plan = load_recipe(rows, [f"data.train.index={index}"])
+    samples = open_source(plan.data.train, plan.data.model_copy(update={"on_bad_sample": "skip"}))
+    lengths = read_index(index, samples, load_processor(plan.model.name))
+    assert lengths[1] == 0 and 0 < lengths[0] < lengths[2]
+    assert call(["validate", str(rows), "--write-index", str(index), "--limit", "1"]) == 2
+
+
+def test_longest_sample_is_limited(rows, capsys):
+    assert call(["validate", str(rows), "training.max_length=15"]) == 1
+    assert "row 3, `messages`: sample has " in capsys.readouterr().err

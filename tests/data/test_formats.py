@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moka_peft.data import Sample, load_samples
+from moka_peft.data import MediaOptions, Sample, load_samples
 
 ANSWER = {"role": "assistant", "content": "a cat"}
 
@@ -135,3 +135,103 @@ def test_bad_source(source: dict[str, Any], message: str):
 def test_missing_data_file():
     with pytest.raises(FileNotFoundError, match=r"data file `gone\.json` not found"):
         load_samples("gone.json")
+
+
+FORMATS = {
+    "openai": {
+        "messages": [
+            {"role": "developer", "content": "Be short."},
+            user(
+                [{"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}}, {"type": "text", "text": "\n?"}]
+            ),
+            ANSWER,
+        ]
+    },
+    "messages": {
+        "messages": [{"role": "system", "content": "Be short."}, user("<image>\n?"), ANSWER],
+        "images": ["a.png"],
+    },
+    "llava": {
+        "conversations": [
+            {"from": "system", "value": "Be short."},
+            {"from": "human", "value": "<image>\n?"},
+            {"from": "gpt", "value": "a cat"},
+        ],
+        "image": "a.png",
+    },
+    "sharegpt": {
+        "system": "Be short.",
+        "conversations": [{"from": "human", "value": "<image>\n?"}, {"from": "gpt", "value": "a cat"}],
+        "images": ["a.png"],
+    },
+}
+
+
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("name", FORMATS)
+def test_all_formats_give_the_same_messages(folder: Path, name: str, forced: bool):
+    source = {"path": write_rows(folder, FORMATS[name]), "format": name if forced else None}
+    (sample,) = load_samples(source)
+    assert sample.messages == [
+        {"role": "system", "content": [{"type": "text", "text": "Be short."}]},
+        user([{"type": "image", "image": str(folder / "a.png")}, {"type": "text", "text": "\n?"}]),
+        {"role": "assistant", "content": [{"type": "text", "text": "a cat"}]},
+    ]
+
+
+def test_format_can_be_forced(folder: Path):
+    path = write_rows(folder, FORMATS["llava"] | {"messages": "notes"})
+    with pytest.raises(ValueError, match=r"`conversations`: stands beside `messages`"):
+        load_samples(path)
+    assert load_samples({"path": path, "format": "llava"})[0].answer == "a cat"
+    with pytest.raises(ValueError, match="`messages`: expected a list of messages, got 'notes'"):
+        load_samples({"path": path, "format": "openai"})
+    with pytest.raises(ValueError, match="`format` is unknown: expected one of openai, messages, llava, sharegpt"):
+        load_samples({"path": path, "format": "alpaca"})
+
+
+def test_openai_parts_of_all_media(folder: Path):
+    (folder / "a.mp4").write_bytes(b"video")
+    parts = [
+        {"type": "input_audio", "input_audio": {"data": "c291bmQ=", "format": "wav"}},
+        {"type": "audio_url", "audio_url": {"url": "data:audio/wav;base64,c291bmQ="}},
+        {"type": "video_url", "video_url": "a.mp4"},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        {"type": "image", "path": "a.png"},
+        {"type": "text", "text": "?"},
+    ]
+    options = MediaOptions(allow_urls=True, video_sound=True)
+    (sample,) = load_samples(write_rows(folder, {"messages": [user(parts), ANSWER]}), media=options)
+    video = str(folder / "a.mp4")
+    assert sample.messages[0]["content"] == [
+        {"type": "audio", "audio": b"sound"},
+        {"type": "audio", "audio": b"sound"},
+        {"type": "video", "video": video},
+        {"type": "audio", "audio": video},
+        {"type": "image", "image": "https://example.org/a.png"},
+        {"type": "image", "image": str(folder / "a.png")},
+        {"type": "text", "text": "?"},
+    ]
+
+
+def test_parts_without_a_file_take_the_listed_ones(folder: Path):
+    row = {"messages": [user([{"type": "image"}, {"type": "text", "text": "?"}]), ANSWER], "images": ["b.png"]}
+    (sample,) = load_samples(write_rows(folder, row))
+    assert sample.media("image") == [{"type": "image", "image": str(folder / "b.png")}]
+
+
+def test_answers_without_loss_are_marked(folder: Path):
+    turns = [user("1"), {**ANSWER, "loss": False}, user("2"), {**ANSWER, "loss": True}]
+    sharegpt = [{"from": "human", "value": "1"}, {"from": "gpt", "value": "2", "loss": False}]
+    first, second = load_samples(write_rows(folder, {"messages": turns}, {"conversations": sharegpt}))
+    assert [message.get("loss") for message in first.messages] == [None, False, None, None]
+    assert second.messages[-1]["loss"] is False
+
+
+def test_llava_takes_a_list_and_rows_without_an_image(folder: Path):
+    turns = [{"from": "human", "value": "<image><image>?"}, {"from": "gpt", "value": "a cat"}]
+    text = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a cat"}]
+    rows = [{"conversations": turns, "image": ["b.png", "a.png"]}, {"conversations": text}]
+    first, second = load_samples(write_rows(folder, *rows))
+    assert [Path(part["image"]).name for part in first.media("image")] == ["b.png", "a.png"]
+    assert second.media("image") == []
