@@ -222,3 +222,9 @@ def test_arrays_of_several_channels_and_limits():
     assert waveform.shape == (8_000,) and not waveform.any()
     with pytest.raises(ValueError, match="the processor has no sample rate"):
         load_medium("audio", part, options)
+
+
+def test_sound_without_a_header_is_named(tmp_path: Path):
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    with pytest.raises(ValueError, match=r"a\.raw` cannot be read"):
+        load_audio(tmp_path / "a.raw", 16_000)

@@ -36,6 +36,7 @@ def run(
 def _from_recipe(path: Path, index: int) -> tuple[Any, Any, "RoutingSpec", Any]:
     """Ids, mask, spec and tokenizer of one training sample, as its recipe's run would read it."""
     from moka_peft import RoutingSpec
+    from moka_peft.data import BadSample
     from moka_peft.training import load_recipe, open_collator, open_source
 
     plan = load_recipe(path)
@@ -43,7 +44,10 @@ def _from_recipe(path: Path, index: int) -> tuple[Any, Any, "RoutingSpec", Any]:
     if index >= len(samples):
         raise ValueError(f"`sample` {index} does not exist: data.train of {path} has {len(samples)} samples.")
     processor, config = open_base(plan.model.name, plan.model.revision)
-    batch = open_collator(plan, processor)([samples[index]])
+    drawn = samples[index]
+    if isinstance(drawn, BadSample):
+        raise ValueError(drawn.problem)
+    batch = open_collator(plan, processor)([drawn])
     spec = RoutingSpec.from_pretrained(config, processor)
     return batch["input_ids"], batch["attention_mask"], spec, processor.tokenizer
 

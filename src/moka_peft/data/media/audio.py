@@ -22,7 +22,7 @@ def load_audio(medium: Encoded, sample_rate_hz: int, max_seconds: float | None =
     opened = open_encoded(medium, "audio")
     try:
         waveform, file_rate_hz = _read_soundfile(opened, max_seconds)
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: .raw, whose rate no file says
         waveform, file_rate_hz = _read_container(opened, max_seconds, str(error))
     if not len(waveform):
         raise ValueError(f"{opened.name} is empty: expected at least 1 frame, got 0. Remove the sample.")
@@ -60,7 +60,8 @@ def _read_soundfile(opened: Opened, max_seconds: float | None) -> tuple[np.ndarr
     """A mono waveform and its rate. Raises ValueError where the file ends before its header says."""
     with soundfile.SoundFile(opened.file()) as file:
         rate_hz, limit = file.samplerate, _limit(max_seconds, file.samplerate)
-        promised = max(file.frames, _promised_wav_frames(opened))
+        counted = file.subtype != "MPEG_LAYER_III"  # an MP3 without a count is estimated
+        promised = max(file.frames, _promised_wav_frames(opened)) if counted else 0
         waveform = file.read(-1 if limit is None else limit, dtype="float32", always_2d=True)
     if len(waveform) < min(promised, promised if limit is None else limit):
         raise ValueError(
