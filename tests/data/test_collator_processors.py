@@ -101,11 +101,12 @@ def build(request: Any) -> Any:
     return request.param
 
 
-# transformers' GLM-4V turns a list of tensors to an array in the way that numpy 2 warns of
-glm_warns = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+pytestmark = [  # transformers' GLM-4V and, in 5.17, InternVL make arrays of tensors in ways that numpy 2 warns of
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
+]
 
 
-@glm_warns
 def test_loss_falls_on_answers_alone(build: Any):
     processor, samples = built(build), samples_for(build)
     batch = Collator(processor)(samples)
@@ -125,7 +126,6 @@ def test_loss_falls_on_answers_alone(build: Any):
     assert not torch.isin(batch["labels"], torch.tensor(media_ids_of(processor))).any()
 
 
-@glm_warns
 def test_rows_and_prompts_are_those_of_the_samples_alone(build: Any):
     processor, samples = built(build), samples_for(build)
     collator = Collator(processor)
@@ -145,7 +145,6 @@ def test_rows_and_prompts_are_those_of_the_samples_alone(build: Any):
             assert torch.equal(batch[name], collator(with_media)[name])
 
 
-@glm_warns
 def test_messages_without_loss_carry_none(build: Any):
     processor, samples = built(build), samples_for(build)
     collator = Collator(processor)
@@ -160,7 +159,6 @@ def test_messages_without_loss_carry_none(build: Any):
         assert len(removed) == len(sample.messages) // 2 - 1
 
 
-@glm_warns
 def test_a_blank_medium_fills_in_for_a_kind_that_a_batch_lacks(build: Any):
     processor, kinds = built(build), PROCESSORS[build]
     text = samples_for(build)[:1] if build is audioflamingo3 else mixed(kinds)[1:2]

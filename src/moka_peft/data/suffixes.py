@@ -9,7 +9,8 @@ from moka_peft.data.samples import Sample, text_of
 
 def takes_suffix(processor: Any) -> bool:
     """Whether the answer is given apart from the text."""
-    return not getattr(processor, "chat_template", None) and "suffix" in parameters_of(processor)
+    known = any(cls.__name__ == "PaliGemmaProcessor" for cls in type(processor).__mro__)
+    return not getattr(processor, "chat_template", None) and (known or "suffix" in parameters_of(processor))
 
 
 def suffix_texts(samples: Sequence[Sample], image: str) -> tuple[list[str], list[str]]:
