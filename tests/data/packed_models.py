@@ -8,6 +8,8 @@ from transformers import CLIPVisionConfig, Qwen2AudioConfig, Qwen2AudioEncoderCo
 
 from moka_peft.composite import CompositeForConditionalGeneration, tiny_avt_processor
 from moka_peft.composite.tiny_avt import tiny_avt_config
+from moka_peft.data import Collator, Sample
+from moka_peft.data.row_plan import pack_rows
 
 from ..routing import test_real_processors as real
 from ..routing.conftest import CHATML, USER_COLON, train_like
@@ -88,3 +90,24 @@ def model_of(cls: Any, config: Any, attention: str) -> Any:
 def padded(processor: Any) -> Any:
     processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return processor
+
+
+def cast(batch: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {k: v.to(dtype) if torch.is_tensor(v) and v.is_floating_point() else v for k, v in batch.items()}
+
+
+def packed_and_alone(model: Any, processor: Any, samples: list[Sample]) -> Any:
+    """The packed batch of a few rows, the batches of the samples alone, and where each begins: [(i, row, column)]."""
+    alone = [Collator(processor)([sample]) for sample in samples]
+    lengths = [batch["input_ids"].shape[1] for batch in alone]
+    capacity = max(max(lengths), sum(lengths) // 2 + 10)
+    config = model.config
+    packed = Collator(processor, packing=True, max_length=capacity, model_config=config)(samples)
+    places = []
+    for row, indices in enumerate(pack_rows(lengths, capacity)):
+        column = 0
+        for index in indices:
+            places.append((index, row, column))
+            column += lengths[index]
+    assert 1 < len(packed["input_ids"]) < 4 and packed["input_ids"].shape[1] <= capacity
+    return packed, alone, places

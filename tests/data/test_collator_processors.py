@@ -60,7 +60,14 @@ def audioflamingo3(train: Any, templates: Any) -> Any:
     return None, transformers.AudioFlamingo3Processor(WhisperFeatureExtractor(), tokenizer, template)
 
 
-PROCESSORS = {**real.PROCESSORS, gemma3_pan_and_scan: ("image",), phi4_audio: ("audio",)}
+def mllama(train: Any, templates: Any) -> Any:
+    special = "<|start_header|> <|end_header|> <|eot|> <|image|>"
+    tokenizer = train(Qwen2Tokenizer, special, bos="<|begin|>", eos="<|end|>")
+    images = real.image_processor("mllama", "MllamaImageProcessorPil", size=real.SMALL, max_image_tiles=2)
+    return None, transformers.MllamaProcessor(images, tokenizer, chat_template=templates["headers"])
+
+
+PROCESSORS = {mllama: ("image",), **real.PROCESSORS, gemma3_pan_and_scan: ("image",), phi4_audio: ("audio",)}
 PROCESSORS |= {audioflamingo3: ("audio",)}
 
 
@@ -79,6 +86,7 @@ ENDS = {  # what ends an answer, where it is not ChatML's
     "aya_vision": "<|END_OF_TURN_TOKEN|>",
     "glm4v": "",
     "phi4_audio": "<|end|>",
+    "mllama": "<|eot|>",
 }
 BEGINS = {"aya_vision": "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "idefics3": " "}  # after the generation prompt
 
@@ -141,7 +149,7 @@ def test_rows_and_prompts_are_those_of_the_samples_alone(build: Any):
         assert torch.equal(alone["input_ids"][0, : prompt_length - 1], prompt["input_ids"][0, :-1])
     with_media = [sample for sample in samples if any(sample.media(kind) for kind in PROCESSORS[build])]
     for name in ("pixel_values", "input_features", "audio_input_features"):
-        if name in batch and build is not real.idefics3:  # pads its images per row
+        if name in batch and build not in (real.idefics3, mllama):  # they pad images per row
             assert torch.equal(batch[name], collator(with_media)[name])
 
 

@@ -93,7 +93,8 @@ class Packing:
         """
         lengths = [batch["input_ids"].shape[1] for batch in batches]
         rows = pack_rows(lengths, self.capacity or sum(lengths))
-        if "flash" in str(getattr(self.config, "_attn_implementation", "")):
+        parts = (self.config, self.config.get_text_config())
+        if any("flash" in str(getattr(part, "_attn_implementation", "")) for part in parts):
             rows = [[index for row in rows for index in row]]
         width = max(sum(lengths[index] for index in row) for row in rows)
         positions = [FAMILIES[self.config.model_type](batch, self.processor, self.config) for batch in batches]

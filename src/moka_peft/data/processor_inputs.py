@@ -13,10 +13,9 @@ from moka_peft.data.samples import MEDIA, Sample
 
 # These want one list of images per row; the others deal a flat list by their placeholders.
 NESTED = ("Gemma3Processor", "Gemma3nProcessor", "Gemma4Processor", "Gemma4UnifiedProcessor", "Lfm2VlProcessor")
-NESTED += ("SmolVLMProcessor",)
+NESTED += ("MllamaProcessor", "SmolVLMProcessor")
 REFUSED = {  # class name -> why its batches cannot be made
     "VoxtralProcessor": "it takes audio through the chat template of mistral-common alone, which gives no text",
-    "MllamaProcessor": "its images enter through cross-attention layers, so no token of the sequence is an image",
 }
 TENSORS = {  # kind of media -> names under which processors return it
     "image": ("pixel_values", "image_pixel_values", "pixel_values_images"),
