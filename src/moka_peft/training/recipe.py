@@ -46,6 +46,13 @@ def optimizer_name(name: str) -> str:
     return name
 
 
+def two_numbers(values: list[float]) -> list[float]:
+    """Checks that the decay rates of Adam's two averages are there."""
+    if len(values) != 2:
+        raise ValueError(f"expected two numbers, got {values}")
+    return values
+
+
 def repository_id(name: str) -> str:
     """Checks that a hub repository is written as the hub writes it."""
     form = r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/\w([\w.-]*\w)?"
@@ -187,7 +194,7 @@ class Training(Section):
     projector_learning_rate: PositiveFloat | None = None
     tower_learning_rate: PositiveFloat | None = None
     optimizer: Annotated[str, AfterValidator(optimizer_name)] | None = None
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
+    betas: Annotated[list[Share], AfterValidator(two_numbers)] = Field(default_factory=lambda: [0.9, 0.999])
     epsilon: PositiveFloat = 1e-8
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     warmup_steps: Count = 0
