@@ -64,8 +64,8 @@ push_to_hub: not a repository
         "...), got adam.",
         "14: `training.betas` is wrong: expected two numbers, got [0.9].",
         "15: `training.report_to.0` is wrong: expected 'tensorboard', 'wandb' or 'trackio', got 'paper'.",
-        "16: `train.head` is not a recipe key. Known here: embeddings, projectors, towers.",
         "16: `train.projectors` is false beside `train_projectors: true`. Keep one of them.",
+        "16: `train.head` is not a recipe key. Known here: embeddings, projectors, towers.",
         "18: `push_to_hub` is wrong: no hub repository: expected `user/name`, got not a repository.",
     ]
 

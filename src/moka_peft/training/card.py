@@ -34,8 +34,7 @@ or, with the base opened by hand:
 ```python
 import moka_peft
 from peft import PeftModel
-
-base = {open_base}
+{open_base}
 model = PeftModel.from_pretrained(base, "PATH_TO_THIS_FOLDER")
 ```
 
@@ -57,8 +56,9 @@ All settings are in `recipe.yaml`, all numbers in `metrics.json`.
 """
 
 
-def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Writes README.md; recipe: as plain data; metrics: as in metrics.json. Replaces what PEFT writes there."""
+def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str, Any], model_class: type) -> None:
+    """Writes README.md, over what PEFT writes there; recipe: as plain data; metrics: as in metrics.json; model_class:
+    the base model's."""
     base, adapter = recipe["model"]["name"], recipe["adapter"]
     tags = [adapter["method"], "multimodal", "moka-peft"]
     front: dict[str, Any] = {"library_name": "peft", "tags": tags}
@@ -70,7 +70,7 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
         name=folder.name,
         method="MokA" if adapter["method"] == "moka" else "LoRA",
         base=base,
-        open_base=_open_base(base),
+        open_base=_open_base(base, model_class),
         data="\n".join(f"- {part}: {_inline(source)}" for part, source in recipe["data"].items() if source),
         training=_training(recipe, metrics),
         results=_results(recipe, metrics),
@@ -78,10 +78,12 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _open_base(name: str) -> str:
+def _open_base(name: str, model_class: type) -> str:
     if name == "tiny-avt":
-        return "moka_peft.composite.load_tiny_avt()[0]"
-    return f'transformers.AutoModelForImageTextToText.from_pretrained("{name}")  # or the model\'s own class'
+        return "from moka_peft.composite import load_tiny_avt\n\nbase, processor = load_tiny_avt()"
+    package = "moka_peft.composite" if model_class.__module__.startswith("moka_peft") else "transformers"
+    opened = f'{model_class.__name__}.from_pretrained("{name}")'
+    return f"from {package} import {model_class.__name__}\n\nbase = {opened}"
 
 
 def _training(recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

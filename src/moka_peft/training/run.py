@@ -177,7 +177,7 @@ def _finish(
         draw_loss(history, out / folder.PLOT)
         draw_scores(history, recipe.evaluation.metric, out / folder.SCORES_PLOT)
         draw_learning_rate(history, out / folder.LEARNING_RATE_PLOT)
-        write_run_card(out, recipe.model_dump(), metrics)
+        write_run_card(out, recipe.model_dump(), metrics, type(model.get_base_model()))
         folder.write_json(out / folder.METRICS, metrics)
 
     on_first(write)
