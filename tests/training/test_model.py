@@ -1,0 +1,30 @@
+"""Which class opens a model from a folder: also one that hears and does not see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from moka_peft.training import load_model
+from moka_peft.training.processes import local_device
+
+from ..families.zoo import FAMILIES
+
+
+@pytest.mark.parametrize("name", ["qwen2_audio", "audioflamingo3", "voxtral", "phi4_multimodal", "llava", "qwen2_5_vl"])
+def test_a_folder_opens_as_what_was_saved(name: str, tmp_path):
+    model = FAMILIES[name].build()
+    model.save_pretrained(tmp_path)
+    loaded, processor = load_model(str(tmp_path), with_processor=False)
+    assert type(loaded) is type(model) and processor is None
+    weights = loaded.state_dict()
+    assert all(torch.equal(weight, weights[key]) for key, weight in model.state_dict().items())
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert local_device() == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert local_device() == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert local_device() == "cuda:3"
