@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from moka_peft.training import load_recipe, train
 from moka_peft.training.metrics import value_of
@@ -118,3 +120,28 @@ def test_alone_nothing_is_sent():
     assert gather(3) == [3]
     assert list(own_share(3)) == [0, 1, 2]
     assert on_first(lambda: 5) == 5
+
+
+@pytest.mark.slow
+def test_a_sharded_run_answers_and_saves_as_one_process_does(write_yaml, tmp_path: Path):
+    """FSDP2; 7 questions in batches of 3 are two batches for process 0 and one for process 1."""
+    one = train(load_recipe(write_yaml(), [*SETTINGS, f"output_dir={tmp_path / 'one'}"]), Console(file=io.StringIO()))
+    launch = ["--num_processes=2", "--num_machines=1", "--use_fsdp", "--fsdp_version=2"]
+    launch += [
+        "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP",
+        "--fsdp_transformer_layer_cls_to_wrap=LlamaDecoderLayer",
+    ]
+    settings = [*SETTINGS, "training.batch_size=2", f"output_dir={tmp_path / 'two'}"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "moka_peft.cli", "train"]
+    done = subprocess.run([*command, str(write_yaml()), *settings], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = json.loads((tmp_path / "two/metrics.json").read_text())
+    assert two["held_out_loss"] == pytest.approx(one["held_out_loss"], rel=1e-4)
+    assert [entry["held_out_loss"] for entry in two["during"]] == pytest.approx(
+        [entry["held_out_loss"] for entry in one["during"]], rel=1e-4
+    )
+    assert two["after"]["all"]["right"] == one["after"]["all"]["right"]
+    ours, theirs = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3)

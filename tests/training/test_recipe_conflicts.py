@@ -95,6 +95,8 @@ WISHES = """\
   fp16: true
   optimizer: paged_adamw_8bit
   report_to: [tensorboard, wandb]
+  best: loss
+evaluation: {steps: 1}
 """
 
 
@@ -102,16 +104,17 @@ def test_what_the_machine_lacks_is_reported_before_training(problems, poor_machi
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     text = VALID.replace("  train: {name: av_digits}", "  train: {name: av_digits}\n  eval: {name: av_digits}")
     assert problems(text + WISHES, to_train=True) == [
-        "4: `data.eval` cannot be answered while FSDP shards the model. Remove it, or train by DDP.",
         "8: `training.fp16` needs a GPU: the CPU trains in float32 or `bf16`. Remove it.",
         "9: `training.optimizer` needs a package: pip install bitsandbytes",
         "10: `training.report_to` needs a package: pip install tensorboard",
         "10: `training.report_to` needs a package: pip install wandb",
+        "11: `training.best` cannot be taken back while FSDP shards the model. Remove it, or use DDP.",
     ]
 
 
 def test_another_machine_may_have_it(tmp_path: Path, poor_machine, monkeypatch):
-    (tmp_path / "recipe.yaml").write_text(VALID + WISHES)
+    text = VALID.replace("  train: {name: av_digits}", "  train: {name: av_digits}\n  eval: {name: av_digits}")
+    (tmp_path / "recipe.yaml").write_text(text + WISHES)
     recipe = load_recipe(tmp_path / "recipe.yaml")
     monkeypatch.setattr("moka_peft.training.run.load_model", lambda **_: pytest.fail("a model was loaded"))
     with pytest.raises(RecipeError, match="`training.fp16` needs a GPU"):

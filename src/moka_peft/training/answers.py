@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import register_fsdp_forward_method
 
 from moka_peft.data import Sample
 from moka_peft.data.collator import IGNORED
+from moka_peft.training.processes import is_sharded
 
 
 def generate_answers(
@@ -37,7 +39,12 @@ def generate_answers(
 @torch.no_grad()
 def _generate(model: Any, processor: Any, batch: dict[str, Any], max_new_tokens: int) -> list[str]:
     batch = _on_device(batch, model)
-    output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
+    options = {}
+    if is_sharded():
+        options["synced_gpus"] = True  # a process that is done goes on until all are
+        if "generate" not in vars(model):
+            register_fsdp_forward_method(model, "generate")  # does nothing before the model is sharded
+    output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, **options)
     new = output[:, batch["input_ids"].shape[1] :]  # [B, new tokens]
     return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
 
@@ -61,9 +68,9 @@ def sum_losses(
         for start in range(0, len(samples), batch_size):
             batch = collate([samples[i] for i in range(start, min(start + batch_size, len(samples)))])
             count = int((batch["labels"][:, 1:] != IGNORED).sum())
-            if count:
-                total += float(model(**_on_device(batch, model), use_cache=False).loss) * count
-                tokens += count
+            if count or is_sharded():
+                loss = float(model(**_on_device(batch, model), use_cache=False).loss)
+                total, tokens = total + (loss * count if count else 0.0), tokens + count
     finally:
         model.train(training)
     return total, tokens

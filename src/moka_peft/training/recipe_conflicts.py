@@ -59,8 +59,8 @@ def missing_here(raw: dict[str, Any]) -> list[Problem]:
     for name in training.get("report_to") or () if isinstance(training.get("report_to"), list) else ():
         if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
             found.append((("training", "report_to"), f"needs a package: pip install {PACKAGES[name]}"))
-    if is_sharded() and section(raw, "data").get("eval") is not None:
-        found.append((("data", "eval"), "cannot be answered while FSDP shards the model. Remove it, or train by DDP."))
+    if is_sharded() and training.get("best") is not None:
+        found.append((("training", "best"), "cannot be taken back while FSDP shards the model. Remove it, or use DDP."))
     optimizer = training.get("optimizer")
     if isinstance(optimizer, str) and any(part in optimizer for part in BITSANDBYTES) and "torch" not in optimizer:
         if importlib.util.find_spec("bitsandbytes") is None:

@@ -11,7 +11,7 @@ from moka_peft.data import Collator, Sample
 from moka_peft.training.answers import generate_answers, sum_losses
 from moka_peft.training.best import Stopping, best_step, is_over
 from moka_peft.training.metrics import SHARES, score_answers, value_of
-from moka_peft.training.processes import gather, merge_shares, own_share
+from moka_peft.training.processes import gather, is_sharded, merge_shares, own_share, world_size
 
 Scores = dict[str, dict[str, Any]]
 
@@ -33,20 +33,27 @@ class HeldOut:
         if not self.samples:
             return {}, None
         own = [self.samples[index] for index in own_share(len(self.samples))]
-        answers = generate_answers(
-            model,
-            self.processor,
-            self.collator.collate_prompts,
-            own,
-            batch_size=self.batch_size,
-            max_new_tokens=self.max_new_tokens,
-        )
-        summed = sum_losses(model, self.collator, own, batch_size=self.batch_size)
+        # A forward of a sharded model takes all processes: one with a batch less makes another one for the others.
+        filler = self.samples[: is_sharded() and self._has_batch_less(len(own))]
+        answers, _ = self._answer(model, own), self._answer(model, filler)
+        summed, _ = self._sum_losses(model, own), self._sum_losses(model, filler)
         shares = gather((answers, summed))
         scores = score_answers(self.samples, merge_shares([share[0] for share in shares]), self.metric)
         loss = sum(share[1][0] for share in shares) / max(sum(share[1][1] for share in shares), 1)
         self.show(scores, loss, when)
         return scores, loss
+
+    def _answer(self, model: Any, samples: Sequence[Sample]) -> list[str]:
+        limits = {"batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
+        return generate_answers(model, self.processor, self.collator.collate_prompts, samples, **limits)
+
+    def _sum_losses(self, model: Any, samples: Sequence[Sample]) -> tuple[float, int]:
+        return sum_losses(model, self.collator, samples, batch_size=self.batch_size)
+
+    def _has_batch_less(self, own: int) -> bool:
+        """Whether this process makes fewer batches of its share than process 0, whose share is the largest."""
+        most = -(-len(self.samples) // world_size())
+        return -(-own // self.batch_size) < -(-most // self.batch_size)
 
     def show(self, scores: Scores, loss: float, when: str) -> None:
         """Prints one line: the metric over all and per group, and the loss."""
