@@ -1,0 +1,122 @@
+"""A short run of the Trainer in this process, one of several or alone: its losses and what it trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from moka_peft import MokaConfig
+from moka_peft.training.token_loss import TokenAveragedTrainer
+from tests.distributed.chats import PROJECTORS, build_base, chats_for, collator_for, spec_for, without_media
+from tests.distributed.launch import shard_on_cpu
+
+
+def trajectory(
+    out: str, resume: str | None = None, callbacks: list[TrainerCallback] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Trains and gives what all steps logged and the trained weights whole; OUT/final holds the adapter.
+
+    `settings`: those of `build_trainer`.
+    """
+    trainer = build_trainer(out, **settings)
+    for callback in callbacks or ():
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(str(Path(out) / "final"))
+    return {
+        "losses": logged(trainer, "loss"),
+        "norms": logged(trainer, "grad_norm"),
+        "units": [name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)],
+        "weights": {
+            plain(name): whole(value) for name, value in trainer.model.named_parameters() if value.requires_grad
+        },
+    }
+
+
+def build_trainer(
+    out: str,
+    family: str = "llava",
+    method: str = "moka",
+    projectors: bool = False,
+    adapter: dict[str, Any] | None = None,
+    text_only: bool = False,
+    blank: bool = False,
+    average_tokens: bool = True,
+    **settings: Any,
+) -> Trainer:
+    """A Trainer on the family's chats, in order; `settings` go to TrainingArguments.
+
+    `text_only`: some batches have no media, see `without_media`; `blank`: those get an empty one. `average_tokens`
+    False: by transformers' own Trainer.
+    """
+    shard_on_cpu()
+    arguments = arguments_for(out, **settings)
+    model = adapted(family, method, projectors, adapter or {})
+    model.get_decoder().config.use_cache = False  # a layer that FSDP recomputes would fill the cache again
+    chats = chats_for(family)
+    return (TokenAveragedTrainer if average_tokens else Trainer)(
+        model=model,
+        args=arguments,
+        data_collator=collator_for(family, blank),
+        train_dataset=without_media(chats) if text_only else chats,
+    )
+
+
+def adapted(family: str, method: str, projectors: bool, adapter: dict[str, Any]) -> PeftModel:
+    """The family's tiny model under an adapter whose first delta is far from zero."""
+    set_seed(0)
+    base = build_base(family)
+    also = dict(modules_to_save=PROJECTORS[family]) if projectors else {}
+    if method == "lora":
+        targets = ["q_proj", "v_proj", "up_proj", "down_proj"]
+        return get_peft_model(base, LoraConfig(r=4, target_modules=targets, init_lora_weights=False, **also, **adapter))
+    spec = spec_for(family)
+    set_seed(0)
+    return get_peft_model(base, MokaConfig(r=4, routing=spec, init_lora_weights=False, **also, **adapter))
+
+
+def arguments_for(out: str, **settings: Any) -> TrainingArguments:
+    """The Trainer's settings: quiet, on the CPU, samples in order."""
+    defaults = dict(max_steps=20, learning_rate=5e-3, lr_scheduler_type="linear", save_strategy="no")
+    quiet = dict(logging_steps=1, report_to="none", disable_tqdm=True, use_cpu=True, remove_unused_columns=False)
+    order = dict(train_sampling_strategy="sequential", label_names=["labels"])
+    return TrainingArguments(out, **{**quiet, **order, **defaults, **settings})
+
+
+def logged(trainer: Trainer, name: str) -> list[float]:
+    """What was logged at every step."""
+    return [float(entry[name]) for entry in trainer.state.log_history if name in entry]
+
+
+def plain(name: str) -> str:
+    """A parameter's name without what wrappers add to it."""
+    return name.replace("_checkpoint_wrapped_module.", "")
+
+
+def whole(value: Tensor) -> Tensor:
+    """A parameter as one process would hold it."""
+    if hasattr(value, "ds_id"):
+        import deepspeed  # pyright: ignore[reportMissingImports]
+
+        with deepspeed.zero.GatheredParameters([value]):
+            return value.detach().clone()
+    value = value.detach()
+    return (value.full_tensor() if isinstance(value, DTensor) else value).clone()
+
+
+def generated(out: str, family: str = "qwen2_5_vl", **settings: Any) -> dict[str, Any]:
+    """The tokens that the PeftModel generates before and after two steps."""
+    trainer = build_trainer(out, family=family, max_steps=2, **settings)
+    trainer.train()
+    batch = trainer.data_collator(chats_for(family)[:3])
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.no_grad():
+        tokens = trainer.model.eval().generate(**inputs, max_new_tokens=5, do_sample=False)
+    return {"tokens": tokens, "losses": logged(trainer, "loss")}
