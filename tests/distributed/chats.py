@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 from moka_peft import RoutingSpec
 from moka_peft.composite import CompositeForConditionalGeneration, tiny_avt_config, tiny_avt_processor
 from moka_peft.data import Collator, Sample, load_samples
-from tests.families import zoo_audio, zoo_llava, zoo_qwen
-from tests.families.layout import END, Family
-from tests.families.weights import enliven
+
+from ..families import zoo_audio, zoo_llava, zoo_qwen
+from ..families.layout import END, Family
+from ..families.weights import enliven
 
 FAMILIES: dict[str, Family] = {
     "qwen2_5_vl": zoo_qwen.QWEN2_5_VL,
@@ -79,7 +80,9 @@ def without_media(rows: Sequence[Row]) -> list[Row]:
     """Text alone in every second pair, which is what the second of two processes reads, and in the last four rows."""
     bare = str.maketrans("", "", "ia")
     is_bare = [index % 4 > 1 or index >= len(rows) - 4 for index in range(len(rows))]
-    return [Row(row.layout.translate(bare), 0) if bare_one else row for row, bare_one in zip(rows, is_bare, strict=True)]
+    return [
+        Row(row.layout.translate(bare), 0) if bare_one else row for row, bare_one in zip(rows, is_bare, strict=True)
+    ]
 
 
 def collator_for(family: str, blank: bool) -> Callable[[Sequence[Any]], dict[str, Tensor]]:

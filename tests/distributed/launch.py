@@ -55,9 +55,7 @@ class Launch:
         if failed:
             cause = min(failed, key=lambda rank: (codes[rank] < 0, rank))  # not one that was ended for another's sake
             raise AssertionError(f"rank {cause} of {len(codes)} failed ({codes}):\n{self.output(cause)}")
-        return [
-            torch.load(self.folder / f"rank{rank}.pt", weights_only=False) for rank in range(len(self.processes))
-        ]
+        return [torch.load(self.folder / f"rank{rank}.pt", weights_only=False) for rank in range(len(self.processes))]
 
     def wait(self, timeout_seconds: float = 120) -> list[int]:
         """Exit codes, negative for signals; the others are killed once one has failed or time is up."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +19,34 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from moka_peft import MokaConfig
+from moka_peft.training.checkpoint import CheckpointMarking, newest_complete
+from moka_peft.training.sharded import save_adapter
 from moka_peft.training.token_loss import TokenAveragedTrainer
-from tests.distributed.chats import PROJECTORS, build_base, chats_for, collator_for, spec_for, without_media
-from tests.distributed.launch import shard_on_cpu
+
+from .chats import PROJECTORS, build_base, chats_for, collator_for, spec_for, without_media
+from .launch import shard_on_cpu
 
 
 def trajectory(
-    out: str, resume: str | None = None, callbacks: list[TrainerCallback] | None = None, **settings: Any
+    out: str, resume: bool = False, seconds_per_step: float = 0, dies_writing: int | None = None, **settings: Any
 ) -> dict[str, Any]:
     """Trains and gives what all steps logged and the trained weights whole; OUT/final holds the adapter.
 
-    `settings`: those of `build_trainer`.
+    `resume`: from the newest complete checkpoint, of which all are kept. `seconds_per_step`: for who wants to kill
+    it at a certain step. `dies_writing`: the rank that is killed before it adds its random state to the second
+    checkpoint. `settings`: those of `build_trainer`.
     """
     trainer = build_trainer(out, **settings)
-    for callback in callbacks or ():
+    for callback in (CheckpointMarking(keep=100), Reporting(Path(out), seconds_per_step)):
         trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(str(Path(out) / "final"))
+    if trainer.args.process_index == dies_writing:
+        trainer._save_rng_state = partial(die_at_second, trainer)
+    checkpoint, torn = newest_complete(Path(out)) if resume else (None, [])
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_adapter(trainer, Path(out) / "final")
     return {
+        "resumed": checkpoint and checkpoint.name,
+        "torn": torn,
         "losses": logged(trainer, "loss"),
         "norms": logged(trainer, "grad_norm"),
         "units": [name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)],
@@ -38,6 +54,28 @@ def trajectory(
             plain(name): whole(value) for name, value in trainer.model.named_parameters() if value.requires_grad
         },
     }
+
+
+def die_at_second(trainer: Trainer, folder: str) -> None:
+    """In place of writing a rank's random state; once the first rank has written all of its own."""
+    if trainer.state.global_step > trainer.args.save_steps:
+        while not (Path(folder) / "trainer_state.json").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    Trainer._save_rng_state(trainer, folder)
+
+
+class Reporting(TrainerCallback):
+    """Writes the step that begins, and who computes it, to OUT/step-RANK."""
+
+    def __init__(self, out: Path, seconds: float):
+        self.out, self.seconds = out, seconds
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        path = self.out / f"step-{args.process_index}"
+        path.with_suffix(".new").write_text(f"{state.global_step} {os.getpid()}")
+        path.with_suffix(".new").replace(path)
+        time.sleep(self.seconds)
 
 
 def build_trainer(
@@ -120,3 +158,7 @@ def generated(out: str, family: str = "qwen2_5_vl", **settings: Any) -> dict[str
     with torch.no_grad():
         tokens = trainer.model.eval().generate(**inputs, max_new_tokens=5, do_sample=False)
     return {"tokens": tokens, "losses": logged(trainer, "loss")}
+
+
+if __name__ == "__main__":
+    trajectory(**json.loads(sys.argv[1]))

@@ -47,6 +47,14 @@ def test_only_torn_checkpoints_are_none(folder: Path):
     assert len(torn) == 3
 
 
+def test_a_checkpoint_without_every_process_is_never_marked(folder: Path):
+    (folder / "checkpoint-10" / MARKER).unlink()
+    (folder / "checkpoint-10" / "rng_state_0.pth").write_bytes(b"state")
+    with pytest.raises(OSError, match=r"`output_dir` is not shared: checkpoint-10 lacks rng_state_1.pth"):
+        mark_complete(folder / "checkpoint-10", processes=2)
+    assert newest_complete(folder)[0] == folder / "checkpoint-4"
+
+
 def test_old_checkpoints_go_once_the_new_one_is_marked(folder: Path):
     (folder / "checkpoint-12").mkdir()
     arguments = TrainingArguments(output_dir=str(folder), use_cpu=True)

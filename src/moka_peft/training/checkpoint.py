@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from moka_peft.training.best import best_step
@@ -25,9 +26,12 @@ class CheckpointMarking(TrainerCallback):
         self.keep, self.best = keep, best
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Every process comes here when it has written its part; the first one marks, once all have."""
         folder = Path(str(args.output_dir))
+        if dist.is_initialized():
+            dist.barrier()
         if state.is_world_process_zero:
-            mark_complete(folder / f"checkpoint-{state.global_step}")
+            mark_complete(folder / f"checkpoint-{state.global_step}", args.world_size)
             best = best_step(state.log_history, self.best) if self.best else None
             for old in checkpoints(folder)[: -self.keep]:
                 if step_of(old) != best:
@@ -35,8 +39,18 @@ class CheckpointMarking(TrainerCallback):
                     shutil.rmtree(old)
 
 
-def mark_complete(checkpoint: Path) -> None:
-    """Writes the marker of a finished checkpoint: size and SHA-256 of every file in it."""
+def mark_complete(checkpoint: Path, processes: int = 1) -> None:
+    """Writes the marker of a finished checkpoint: size and SHA-256 of every file in it.
+
+    Every byte is hashed, at about 1 GB/s: 2 s for the 2 GB of 170 million trained weights and their moments.
+    Raises OSError where the random state of one of several processes is not there.
+    """
+    for rank in range(processes if processes > 1 else 0):
+        if not (checkpoint / f"rng_state_{rank}.pth").is_file():
+            raise OSError(
+                f"`output_dir` is not shared: {checkpoint.name} lacks rng_state_{rank}.pth, which process {rank} of "
+                f"{processes} wrote elsewhere. Choose a folder that all nodes see."
+            )
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
     write_json(checkpoint / MARKER, {str(path.relative_to(checkpoint)): _fingerprint(path) for path in files})
 
