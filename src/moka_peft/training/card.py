@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from moka_peft.data import MediaOptions
 from moka_peft.training.metrics import value_of
 from moka_peft.tuner.card import MARK
 
@@ -71,11 +72,18 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
         method="MokA" if adapter["method"] == "moka" else "LoRA",
         base=base,
         open_base=_open_base(base, model_class),
-        data="\n".join(f"- {part}: {_inline(source)}" for part, source in recipe["data"].items() if source),
+        data="\n".join(f"- {part}: {_inline(source)}" for part, source in _data(recipe["data"])),
         training=_training(recipe, metrics),
         results=_results(recipe, metrics),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _data(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The sources of a run's samples and, where it is not the default, how they were read."""
+    sections = [(name, values) for name, values in data.items() if isinstance(values, Mapping) and name != "media"]
+    changed = {key: value for key, value in data["media"].items() if value != getattr(MediaOptions(), key)}
+    return [*sections, *([("media", changed)] if changed else [])]
 
 
 def _open_base(name: str, model_class: type) -> str:
