@@ -1,10 +1,12 @@
 """One of the processes of a training run; test_processes starts two of them, as `torchrun` would.
 
-Globals: rank, port, recipe (path), overrides, log (path of this process's output), fail_at (optimizer step or None).
+Globals: rank, port, recipe (path), overrides, log (path of this process's output), fail_at (optimizer step or None),
+shard (whether FSDP2 splits the model).
 """
 
 import os
 
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 from rich.console import Console
 
 import moka_peft.training.run
@@ -30,6 +32,25 @@ def slow_claim() -> None:
     moka_peft.training.run._claim = lambda *args: (time.sleep(0.5), claim(*args))[1]
 
 
+def shard() -> None:
+    """What `accelerate launch --use_fsdp` sets; without an accelerator accelerate would take DDP and say nothing."""
+    os.environ |= {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+    }
+    build = AcceleratorState.__init__
+
+    def build_sharding(self, *args, fsdp_plugin=None, **kwargs):
+        build(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = build_sharding
+
+
 if __name__ == "__main__":
     settings = globals()
     os.environ |= {
@@ -41,6 +62,8 @@ if __name__ == "__main__":
         "MASTER_PORT": str(settings["port"]),
     }
     slow_claim()
+    if settings["shard"]:
+        shard()
     if settings["fail_at"] is not None:
         fail_in_step(settings["fail_at"])
     with open(settings["log"], "a") as log:

@@ -27,7 +27,9 @@ SETTINGS = ["adapter.lora_dropout=0.0", "data.eval.size=7", "evaluation.steps=3"
 def run_two(processes, write_yaml, tmp_path: Path):
     """run_two("out", *settings, fail_at={1: 2}) -> [(exit code, output), ...] of both processes."""
 
-    def start(out: str, *settings: str, fail_at: dict[int, int] | None = None) -> list[tuple[int, str]]:
+    def start(
+        out: str, *settings: str, fail_at: dict[int, int] | None = None, shard: bool = False
+    ) -> list[tuple[int, str]]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -35,11 +37,11 @@ def run_two(processes, write_yaml, tmp_path: Path):
         logs = [tmp_path / f"{out}-{rank}.log" for rank in range(2)]
         workers = []
         for rank, log in enumerate(logs):
-            values = {**shared, "rank": rank, "log": str(log), "fail_at": (fail_at or {}).get(rank)}
+            values = {**shared, "rank": rank, "log": str(log), "fail_at": (fail_at or {}).get(rank), "shard": shard}
             workers.append(processes.Process(target=runpy.run_path, args=(str(SCRIPT), values, "__main__")))
             workers[-1].start()
         for worker in workers:
-            worker.join(60)
+            worker.join(120)
             if worker.is_alive():
                 worker.kill()
                 worker.join()
@@ -123,18 +125,11 @@ def test_alone_nothing_is_sent():
 
 
 @pytest.mark.slow
-def test_a_sharded_run_answers_and_saves_as_one_process_does(write_yaml, tmp_path: Path):
+def test_a_sharded_run_answers_and_saves_as_one_process_does(run_two, write_yaml, tmp_path: Path):
     """FSDP2; 7 questions in batches of 3 are two batches for process 0 and one for process 1."""
+    [(code, shown), (other_code, other_shown)] = run_two("two", *SETTINGS, "training.batch_size=2", shard=True)
+    assert (code, other_code) == (0, 0), shown + other_shown
     one = train(load_recipe(write_yaml(), [*SETTINGS, f"output_dir={tmp_path / 'one'}"]), Console(file=io.StringIO()))
-    launch = ["--num_processes=2", "--num_machines=1", "--use_fsdp", "--fsdp_version=2"]
-    launch += [
-        "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP",
-        "--fsdp_transformer_layer_cls_to_wrap=LlamaDecoderLayer",
-    ]
-    settings = [*SETTINGS, "training.batch_size=2", f"output_dir={tmp_path / 'two'}"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "moka_peft.cli", "train"]
-    done = subprocess.run([*command, str(write_yaml()), *settings], capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads((tmp_path / "two/metrics.json").read_text())
     assert two["held_out_loss"] == pytest.approx(one["held_out_loss"], rel=1e-4)
     assert [entry["held_out_loss"] for entry in two["during"]] == pytest.approx(
