@@ -41,7 +41,7 @@ def run_two(processes, write_yaml, tmp_path: Path):
             workers.append(processes.Process(target=runpy.run_path, args=(str(SCRIPT), values, "__main__")))
             workers[-1].start()
         for worker in workers:
-            worker.join(120)
+            worker.join(60)
             if worker.is_alive():
                 worker.kill()
                 worker.join()

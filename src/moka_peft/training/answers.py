@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import register_fsdp_forward_method
 
 from moka_peft.data import Sample
 from moka_peft.data.collator import IGNORED
@@ -39,11 +38,7 @@ def generate_answers(
 @torch.no_grad()
 def _generate(model: Any, processor: Any, batch: dict[str, Any], max_new_tokens: int) -> list[str]:
     batch = _on_device(batch, model)
-    options = {}
-    if is_sharded():
-        options["synced_gpus"] = True  # a process that is done goes on until all are
-        if "generate" not in vars(model):
-            register_fsdp_forward_method(model, "generate")  # does nothing before the model is sharded
+    options = {"synced_gpus": True} if is_sharded() else {}  # a process that is done goes on until all are
     output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, **options)
     new = output[:, batch["input_ids"].shape[1] :]  # [B, new tokens]
     return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
