@@ -1,16 +1,18 @@
 """A training run that dies, as by `kill -9`, at a chosen moment; test_resume runs it in a process of its own.
 
-Globals: recipe (path), overrides, log (path of its output), moment (a key of MOMENTS, or None to live).
+Globals: recipe (path), overrides, log (path of its output), moment (a key of MOMENTS, or None to live), and for
+"watched", which lives until someone kills it, step (path of a file that tells the step it is in).
 """
 
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 import moka_peft.training.checkpoint
 import moka_peft.training.run
@@ -60,11 +62,27 @@ def before_metrics() -> None:
     moka_peft.training.run.draw_loss = lambda *_: die()
 
 
+def watched() -> None:
+    """Tells its step, and takes its time over every file of a checkpoint."""
+    save, compute = torch.save, Trainer.training_step
+
+    def save_slowly(*args, **kwargs):
+        time.sleep(0.02)
+        save(*args, **kwargs)
+
+    def tell_step(self, *args, **kwargs):
+        Path(globals()["step"]).write_text(str(self.state.global_step))
+        return compute(self, *args, **kwargs)
+
+    torch.save, Trainer.training_step = save_slowly, tell_step
+
+
 MOMENTS = {
     "first step": lambda: in_step(0),
     "step": lambda: in_step(3),
     "checkpoint": lambda: in_checkpoint(4),
     "results": before_metrics,
+    "watched": watched,
 }
 
 if __name__ == "__main__":

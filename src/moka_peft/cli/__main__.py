@@ -1,4 +1,4 @@
-"""`python -m moka_peft.cli`: what `torchrun -m moka_peft.cli` starts."""
+"""`python -m moka_peft.cli`: the command `moka` for launchers that start modules."""
 
 from moka_peft.cli import main
 
