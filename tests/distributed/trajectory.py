@@ -23,7 +23,7 @@ from moka_peft.training.checkpoint import CheckpointMarking, newest_complete
 from moka_peft.training.sharded import save_adapter
 from moka_peft.training.token_loss import TokenAveragedTrainer
 
-from .chats import PROJECTORS, build_base, chats_for, collator_for, spec_for, without_media
+from .chats import PROJECTORS, Row, build_base, chats_for, collator_for, spec_for, without_media
 from .launch import shard_on_cpu
 
 
@@ -87,6 +87,7 @@ def build_trainer(
     text_only: bool = False,
     blank: bool = False,
     average_tokens: bool = True,
+    environment: dict[str, str] | None = None,
     **settings: Any,
 ) -> Trainer:
     """A Trainer on the family's chats, in order; `settings` go to TrainingArguments.
@@ -94,9 +95,10 @@ def build_trainer(
     `text_only`: some batches have no media, see `without_media`; `blank`: those get an empty one. `average_tokens`
     False: by transformers' own Trainer.
     """
+    os.environ.update(environment or {})
     shard_on_cpu()
-    arguments = arguments_for(out, **settings)
     model = adapted(family, method, projectors, adapter or {})
+    arguments = arguments_for(out, **settings)  # after it: ZeRO-3's would split a model while it is built
     model.get_decoder().config.use_cache = False  # a layer that FSDP recomputes would fill the cache again
     chats = chats_for(family)
     return (TokenAveragedTrainer if average_tokens else Trainer)(
@@ -149,15 +151,14 @@ def whole(value: Tensor) -> Tensor:
     return (value.full_tensor() if isinstance(value, DTensor) else value).clone()
 
 
-def generated(out: str, family: str = "qwen2_5_vl", **settings: Any) -> dict[str, Any]:
-    """The tokens that the PeftModel generates before and after two steps."""
+def generated(out: str, family: str = "qwen2_5_vl", **settings: Any) -> list[list[int]]:
+    """What the PeftModel generates to three prompts after two steps of training."""
     trainer = build_trainer(out, family=family, max_steps=2, **settings)
     trainer.train()
-    batch = trainer.data_collator(chats_for(family)[:3])
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    prompts = [Row(row.layout.split("|")[0], row.seed) for row in chats_for(family)[:3]]
+    inputs = {name: value for name, value in trainer.data_collator(prompts).items() if name != "labels"}
     with torch.no_grad():
-        tokens = trainer.model.eval().generate(**inputs, max_new_tokens=5, do_sample=False)
-    return {"tokens": tokens, "losses": logged(trainer, "loss")}
+        return trainer.model.eval().generate(**inputs, max_new_tokens=5, do_sample=False).tolist()
 
 
 if __name__ == "__main__":
