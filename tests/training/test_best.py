@@ -51,7 +51,7 @@ def test_patience_runs_out(losses, min_delta: float, over: bool):
 
 
 def test_the_best_checkpoint_is_not_rotated_away(tmp_path: Path):
-    arguments = type("Arguments", (), {"output_dir": str(tmp_path)})
+    arguments = type("Arguments", (), {"output_dir": str(tmp_path), "world_size": 1})
     for step in (10, 20, 30, 40):
         (tmp_path / f"checkpoint-{step}").mkdir()
         losses = [2.0, 1.0, 3.0, 4.0][: step // 10]
@@ -110,6 +110,6 @@ def test_a_stopped_run_does_not_go_on_when_resumed(runs):
 def test_a_best_checkpoint_that_is_gone_is_named(tmp_path: Path):
     trainer = type("Trainer", (), {})()
     trainer.state = TrainerState(log_history=log(1.0, 2.0), global_step=20)
-    trainer.args = type("Arguments", (), {"output_dir": str(tmp_path)})
+    trainer.args = type("Arguments", (), {"output_dir": str(tmp_path), "world_size": 1})
     with pytest.raises(FileNotFoundError, match=r"checkpoint-10 is not whole \(it was never finished\)"):
         take_best(trainer, "loss")

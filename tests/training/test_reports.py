@@ -32,7 +32,7 @@ def test_wandb_and_trackio_are_passed_on(write_yaml, monkeypatch):
     class Asked(Exception):
         pass
 
-    def ask(model, collator, samples, arguments, callbacks, rates):
+    def ask(model, collator, samples, arguments, *_):
         raise Asked(arguments)
 
     monkeypatch.setattr(training_run, "build_trainer", ask)
