@@ -22,8 +22,7 @@ VISION_2_5 = {**VISION, "intermediate_size": 48, "out_hidden_size": 32, "window_
 
 def composite(attention: str) -> Any:
     processor, config = tiny_avt_processor(), tiny_avt_config()
-    config._attn_implementation = attention
-    return CompositeForConditionalGeneration(config), processor
+    return model_of(CompositeForConditionalGeneration, config, attention), processor
 
 
 def llava(attention: str) -> Any:
