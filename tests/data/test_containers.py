@@ -3,6 +3,7 @@
 import io
 import json
 import multiprocessing
+import os
 import pickle
 import sys
 import tarfile
@@ -21,6 +22,7 @@ from moka_peft.data.containers.paths import expand_braces, find_files
 
 CONTAINERS = ("json", "jsonl", "parquet", "datasets", "tar")
 ROWS = 7
+ANSWER = {"role": "assistant", "content": "a cat"}
 
 
 def picture(shade: int) -> bytes:
@@ -251,3 +253,44 @@ def test_broken_streamed_list(tmp_path: Path, text: str, message: str):
     (tmp_path / "rows.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_samples({"path": tmp_path / "rows.json", "streaming": True})
+
+
+def test_an_empty_place_in_a_streamed_list_is_a_bad_row(tmp_path: Path):
+    (tmp_path / "rows.json").write_text('[{"messages": []}, , {"messages": []}]')
+    samples = load_samples({"path": tmp_path / "rows.json", "streaming": True})
+    assert len(samples) == 3
+    with pytest.raises(ValueError, match=r"rows\.json, row 2, `row`: not valid JSON"):
+        samples[1]
+
+
+def test_keys_of_other_rows_are_no_keys(tmp_path: Path):
+    """A table gives each part all keys; those that it has not itself are null."""
+    parts = [{"type": "image", "image": "a.png", "text": None}, {"type": "text", "image": None, "text": "?"}]
+    answer = [{"type": "text", "image": None, "text": "a cat"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]
+    listed = [{"messages": messages, "loss": None}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(listed), tmp_path / "rows.parquet")
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (sample,) = load_samples(tmp_path / "rows.parquet")
+    image = {"type": "image", "image": str(tmp_path / "a.png")}
+    assert sample.messages[0]["content"] == [image, {"type": "text", "text": "?"}]
+    absent = [{"messages": [{"role": "user", "content": "?", "loss": None}, {**ANSWER, "loss": False}]}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(absent), tmp_path / "rows.parquet")
+    (sample,) = load_samples(tmp_path / "rows.parquet")
+    assert [message.get("loss") for message in sample.messages] == [None, False]
+
+
+def test_recordings_of_a_dataset_stay_encoded(tmp_path: Path):
+    messages = [{"role": "user", "content": "<audio>?"}, ANSWER]
+    rows = [{"messages": messages, "audio": {"bytes": b"sound", "path": None}}]
+    saved = datasets.Dataset.from_list(rows).cast_column("audio", datasets.Audio())  # type: ignore[arg-type]
+    saved.save_to_disk(tmp_path / "saved")
+    assert load_samples(tmp_path / "saved")[0].media("audio") == [{"type": "audio", "audio": b"sound"}]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not list open files")
+def test_no_file_stays_open(path: Path):
+    samples = load_samples({"path": path, "streaming": True})
+    assert len(list(samples)) == ROWS
+    still_open = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    assert str(path) not in still_open
