@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import (
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -18,9 +17,10 @@ from transformers.trainer_utils import seed_worker
 from moka_peft.data import Collator, Sample, SkippingCollator
 from moka_peft.data.epochs import EpochBatches, EpochLoader, EpochPlan, WithoutLoss
 from moka_peft.training.parts import find_parts, part_of
+from moka_peft.training.token_loss import TokenAveragedTrainer
 
 
-class MokaTrainer(Trainer):
+class MokaTrainer(TokenAveragedTrainer):
     """A Trainer whose parts learn at rates of their own, and whose batches follow a plan.
 
     rates: {"projectors": 1e-5, "towers": 1e-6}; the adapter, and what has none, learn at `learning_rate`. plan: which
