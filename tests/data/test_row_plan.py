@@ -1,11 +1,12 @@
 """Rows of packed samples: every sample once, no row too long, first-fit decreasing, fast."""
 
+import random
 import time
 
 import numpy as np
 import pytest
 
-from moka_peft.data.row_plan import pack_rows
+from moka_peft.data.row_plan import fill_rows, pack_rows
 
 
 def first_fit_decreasing(lengths, capacity):
@@ -48,3 +49,17 @@ def test_a_sample_that_fits_no_row_is_named(lengths):
         ValueError, match=rf"`lengths\[1\]` does not fit a row: expected 1 to 8 tokens, got {lengths[1]}"
     ):
         pack_rows(lengths, 8)
+
+
+def test_rows_that_were_planned_are_not_split_again():
+    """First-fit decreasing over the samples of two planned rows may need three."""
+    planned = [[6, 2, 2], [5, 3, 2]]
+    lengths = [length for row in planned for length in row]
+    assert len(fill_rows(lengths, 10)) == 2
+    rng = random.Random(0)
+    for _ in range(200):
+        lengths = [rng.randint(1, 50) for _ in range(12)]
+        rows = pack_rows(lengths, 60)
+        again = [lengths[index] for row in rows for index in row]
+        assert len(fill_rows(again, 60)) <= len(rows)
+        assert sorted(index for row in fill_rows(lengths, 60) for index in row) == list(range(12))

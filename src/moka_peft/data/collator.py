@@ -58,7 +58,7 @@ class Collator:
         """A training batch: input_ids, labels [B, S] and media tensors, with attention_mask, padded on the right; or,
         packed, with position_ids."""
         held = {kind for sample in samples for kind in MEDIA if sample.media(kind)}
-        samples = [*samples, *(self._blank(kind) for kind in self.kinds if kind not in held)]
+        samples = [*samples, *(self.blank(kind) for kind in self.kinds if kind not in held)]
         if self.packing is None:
             return self._train(samples)
         return self.packing.pack([self._train([sample]) for sample in samples])
@@ -124,7 +124,7 @@ class Collator:
             _check_answered(sample)
         refuse_unsupported(self.processor, samples)
 
-    def _blank(self, kind: str) -> Sample:
+    def blank(self, kind: str) -> Sample:
         """A sample without loss that holds one blank medium."""
         part: dict[str, Any] = {"type": kind, kind: Image.new("RGB", (64, 64))}
         if kind == "video":

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from moka_peft.data.mrope import qwen2_5_vl_positions, qwen2_vl_positions
-from moka_peft.data.row_plan import pack_rows
+from moka_peft.data.row_plan import fill_rows
 
 IGNORED = -100
 
@@ -92,7 +92,7 @@ class Packing:
         even in training by default, transformers does not keep the samples apart.
         """
         lengths = [batch["input_ids"].shape[1] for batch in batches]
-        rows = pack_rows(lengths, self.capacity or sum(lengths))
+        rows = fill_rows(lengths, self.capacity or sum(lengths))
         parts = (self.config, self.config.get_text_config())
         if any("flash" in str(getattr(part, "_attn_implementation", "")) for part in parts):
             rows = [[index for row in rows for index in row]]

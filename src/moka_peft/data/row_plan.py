@@ -3,6 +3,19 @@
 from collections.abc import Sequence
 
 
+def fill_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """As `pack_rows`, or in order, where that takes no more rows: a batch that was planned as n rows then stays n."""
+    packed = pack_rows(lengths, capacity)
+    rows, room = [], 0
+    for index, length in enumerate(lengths):
+        if length > room:
+            rows.append([])
+            room = capacity
+        rows[-1].append(index)
+        room -= length
+    return rows if len(rows) <= len(packed) else packed
+
+
 def pack_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices of samples per row, so that the lengths of a row sum to `capacity` at most.
 

@@ -59,10 +59,14 @@ def kinds_of_encoders(collator: Collator) -> tuple[str, ...]:
     return tuple(kind for kind in kinds if kind != "video" or "image" not in kinds)
 
 
-def plan_batches(recipe: Recipe, samples: Sequence[Sample], processor: Any) -> EpochPlan:
-    """Which samples come in which batch of which process. Raises ValueError where an index does not fit the data."""
-    settings, index = recipe.training, recipe.data.train.index
-    lengths = None if index is None else read_index(index, samples, processor, media_options(recipe.data))
+def plan_batches(recipe: Recipe, samples: Sequence[Sample], collator: Collator | SkippingCollator) -> EpochPlan:
+    """Which samples come in which batch of which process. Packed rows are planned with room for the blank media that
+    `collator` may add. Raises ValueError where an index does not fit the data."""
+    settings, index, capacity = recipe.training, recipe.data.train.index, None
+    lengths = None if index is None else read_index(index, samples, collator.processor, media_options(recipe.data))
+    if settings.packing and settings.max_length:
+        blank = sum(collator.count_tokens([collator.blank(kind) for kind in collator.kinds]))
+        capacity = max(settings.max_length - blank, 1)
     return EpochPlan(
         tuple(getattr(samples, "shard_sizes", [len(samples)])),
         settings.batch_size,
@@ -70,5 +74,5 @@ def plan_batches(recipe: Recipe, samples: Sequence[Sample], processor: Any) -> E
         recipe.seed,
         getattr(samples, "block", 1),
         lengths,
-        settings.max_length if settings.packing else None,
+        capacity,
     )

@@ -132,7 +132,7 @@ def _trainer(
     }
     rates = {part: rate for part, rate in rates.items() if rate is not None}
     collator = training_collator(recipe, processor, model.config, out / folder.SKIPPED)
-    plan = plan_batches(recipe, samples, processor)
+    plan = plan_batches(recipe, samples, collator)
     return build_trainer(model, collator, samples, arguments, callbacks, rates, plan)
 
 
