@@ -226,5 +226,5 @@ def test_arrays_of_several_channels_and_limits():
 
 def test_sound_without_a_header_is_named(tmp_path: Path):
     (tmp_path / "a.raw").write_bytes(bytes(1000))
-    with pytest.raises(ValueError, match=r"a\.raw` cannot be read"):
+    with pytest.raises(ValueError, match=r"a\.raw` (cannot be read|has no sound track)"):
         load_audio(tmp_path / "a.raw", 16_000)
