@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig, Qwen2AudioConfig, Qwen2AudioEncoderCo
 from moka_peft.composite import CompositeForConditionalGeneration, tiny_avt_processor
 from moka_peft.composite.tiny_avt import tiny_avt_config
 from moka_peft.data import Collator, Sample
-from moka_peft.data.row_plan import pack_rows
+from moka_peft.data.row_plan import fill_rows
 
 from ..routing import test_real_processors as real
 from ..routing.conftest import CHATML, USER_COLON, train_like
@@ -103,7 +103,7 @@ def packed_and_alone(model: Any, processor: Any, samples: list[Sample]) -> Any:
     config = model.config
     packed = Collator(processor, packing=True, max_length=capacity, model_config=config)(samples)
     places = []
-    for row, indices in enumerate(pack_rows(lengths, capacity)):
+    for row, indices in enumerate(fill_rows(lengths, capacity)):
         column = 0
         for index in indices:
             places.append((index, row, column))
