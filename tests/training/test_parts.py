@@ -46,10 +46,15 @@ def case():
     return lambda name: built.setdefault(name, Case(FAMILIES[name]))
 
 
+def plain(names: list[str]) -> list[str]:
+    """Names as on every transformers: 5.17 has the encoders of Qwen-Omni one level higher."""
+    return sorted(name.replace("model.", "") for name in names)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_projectors_of_a_family(case, name: str):
     found = find_parts(case(name).base)
-    assert sorted(found["projectors"]) == sorted(PROJECTORS.get(name, OTHERS))
+    assert plain(found["projectors"]) == plain(PROJECTORS.get(name, OTHERS))
     towers = [case(name).base.get_submodule(tower) for tower in found["towers"]]
     assert towers and all(isinstance(tower, PreTrainedModel) for tower in towers)
 
