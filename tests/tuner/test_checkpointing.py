@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointImpl, checkpoint_wrapper
 
 
 def gradients(model, batches, *, checkpointing):
@@ -54,6 +55,25 @@ def test_a_second_adapter_after_the_first_was_taken_off(adapted, chat):
     again = adapted(base=first.unload())
     for name, gradient in gradients(again, batches, checkpointing=None).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [CheckpointImpl.REENTRANT, CheckpointImpl.NO_REENTRANT])
+def test_torchs_wrappers_around_the_layers(adapted, chat, kind):
+    """What FSDP's `activation_checkpointing` puts there after the adapter, and what is left of it."""
+    batches = [chat("vvxyzq", "pp"), chat("xavwqz", "mm")]
+    expected = gradients(adapted(), batches, checkpointing=None)
+    model = adapted()
+    model.enable_input_require_grads()
+    model.config.use_cache = False
+    layers = model.get_base_model().model.layers
+    for index, layer in enumerate(layers):
+        layers[index] = checkpoint_wrapper(layer, kind)
+    own = [layer.checkpoint_fn for layer in layers]
+    for name, gradient in gradients(model, batches, checkpointing=None).items():
+        expected_one = expected[name.replace("_checkpoint_wrapped_module.", "")]
+        torch.testing.assert_close(gradient, expected_one, rtol=1e-5, atol=1e-7)
+    model.unload()
+    assert [layer.checkpoint_fn for layer in layers] == own
 
 
 def test_recomputation_outside_the_models_own_checkpointing_raises(adapted, chat):
