@@ -27,8 +27,9 @@ from moka_peft.training.recipe import Recipe
 from moka_peft.training.recipe_file import check_machine, write_recipe
 from moka_peft.training.reports import tensorboard_callbacks
 from moka_peft.training.scoring import HeldOut, HeldOutScoring
+from moka_peft.training.sharded import trained_weights
 from moka_peft.training.trainer import MokaTrainer, build_trainer
-from moka_peft.training.weights import restore_last, take_best, trained_weights
+from moka_peft.training.weights import restore_last, take_best
 from moka_peft.tuner import MokaModel, media_with_keys
 
 ELSEWHERE = {

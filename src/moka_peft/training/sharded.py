@@ -16,15 +16,16 @@ def save_adapter(trainer: Trainer, folder: Path) -> None:
     the frozen base, too.
     """
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    state = _gathered(trainer, model)
+    state = trained_weights(trainer)
     if trainer.args.should_save:
         model.save_pretrained(folder, state_dict=state)
     trainer.accelerator.wait_for_everyone()
 
 
-def _gathered(trainer: Trainer, model: Any) -> dict[str, Any] | None:
-    """The trained weights whole, on the first process; None where each process holds them."""
+def trained_weights(trainer: Trainer) -> dict[str, Any] | None:
+    """The trained weights whole, on the first process; None where each process holds them. All must ask together."""
     if trainer.is_fsdp_enabled:
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         return get_model_state_dict(model, options=options)
     engine: Any = trainer.model_wrapped

@@ -1,4 +1,4 @@
-"""The trained weights of a run: taken from a checkpoint without training on, or from all processes to be saved."""
+"""The trained weights of a run, taken from a checkpoint without training on."""
 
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,6 @@ def take_best(trainer: Trainer, metric: str | None) -> dict[str, Any] | None:
         _load(trainer, checkpoint)
     entry = next(entry for entry in trainer.state.log_history if "scores" in entry and entry["step"] == step)
     return {"metric": metric, **entry}
-
-
-def trained_weights(trainer: Trainer) -> dict[str, Any] | None:
-    """The whole weights where processes hold shards of them, else None; all processes must ask together."""
-    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        return None
-    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def _load(trainer: Trainer, checkpoint: Path) -> None:
