@@ -51,6 +51,10 @@ def test_adapter_loads_in_one_process(trained, settings):
     assert loaded.keys() == whole["weights"].keys()
     for name, value in whole["weights"].items():
         assert torch.equal(loaded[name], value), name
+    model.load_adapter(whole["out"] / "checkpoint-8", "earlier")
+    assert {name.replace("default", "earlier") for name in loaded} <= dict(model.named_parameters()).keys()
+    last = loaded[next(iter(loaded))]
+    assert not torch.equal(model.get_parameter(next(iter(loaded)).replace("default", "earlier")), last)
 
 
 @pytest.mark.parametrize("lost", ["rng_state_1.pth", "trainer_state.json", "optimizer_0/.metadata"])

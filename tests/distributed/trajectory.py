@@ -37,7 +37,9 @@ def trajectory(
     checkpoint. `settings`: those of `build_trainer`.
     """
     trainer = build_trainer(out, **settings)
-    for callback in (CheckpointMarking(keep=100), Reporting(Path(out), seconds_per_step)):
+    marking = CheckpointMarking(keep=100)
+    marking.trainer = trainer
+    for callback in (marking, Reporting(Path(out), seconds_per_step)):
         trainer.add_callback(callback)
     if trainer.args.process_index == dies_writing:
         trainer._save_rng_state = partial(die_at_second, trainer)

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from moka_peft.training.best import best_step
 from moka_peft.training.folder import write_json
+from moka_peft.training.sharded import save_adapter
 
 MARKER = "complete.json"
 
@@ -20,14 +21,18 @@ class CheckpointMarking(TrainerCallback):
 
     The Trainer's own rotation removes old checkpoints before the new one could be marked: killed in between,
     a run that keeps one checkpoint would be left with none. best: the held-out metric whose best step stays, too.
+    With `trainer`, each checkpoint holds the adapter also where the Trainer writes shards of the whole model.
     """
 
     def __init__(self, keep: int, best: str | None = None):
         self.keep, self.best = keep, best
+        self.trainer: Any = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Every process comes here when it has written its part; the first one marks, once all have."""
         folder = Path(str(args.output_dir))
+        if self.trainer is not None and self.trainer.is_fsdp_enabled:
+            save_adapter(self.trainer, folder / f"checkpoint-{state.global_step}")
         if dist.is_initialized():
             dist.barrier()
         if state.is_world_process_zero:
