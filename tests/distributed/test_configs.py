@@ -60,6 +60,7 @@ def test_its_commands_are_accelerates(config, monkeypatch):
     assert settings | expected == settings
 
 
+@pytest.mark.slow
 def test_fsdp2_shards_as_it_says(processes, trained, tmp_path, monkeypatch):
     env = environment(commands(FOLDER / "fsdp2.yaml")[0], monkeypatch)
     chosen = {name: value for name, value in env.items() if name.startswith(("ACCELERATE_USE", "FSDP_"))}

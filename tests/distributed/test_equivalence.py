@@ -57,7 +57,7 @@ def test_averages_of_averages_would_show(trained):
     assert difference(got["losses"], expected["losses"]) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_audio"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", pytest.param("qwen2_audio", marks=pytest.mark.slow)])
 def test_transformers_own_loss_depends_on_how_a_step_is_cut(trained, family):
     """Why there is a Trainer of ours: one family's forward refuses the token count, one takes it and ignores it."""
     expected = trained(1, family=family, **WHOLE)
