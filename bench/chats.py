@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from shapes import Medium, Shape
 from torch import Tensor
+
+from moka_peft.data.packing import Packing
 
 MERGED = 4  # 2 by 2 patches make one token
 PATCH_VALUES = 3 * 2 * 14 * 14  # a patch is 14 by 14 pixels of two frames
@@ -54,6 +58,23 @@ class ChatWriter:
         inputs = self._inputs([row], media)
         labels = [token if carries_loss else -100 for token, carries_loss in row]
         return {**inputs, "labels": torch.tensor([labels], device=self.device)}
+
+    def packed_batch(self, config: Any) -> dict[str, Tensor]:
+        """Chats of one medium and of all, with answers of different lengths, in one row of twice `lengths.sequence`."""
+        writer, media, capacity = replace(self, device="cpu"), self.shape.media, 2 * self.lengths.sequence
+        chats: list[dict[str, Tensor]] = []
+        left = capacity
+        while True:
+            shown = media[: 1 + len(chats) % len(media)]
+            row = writer._row(shown, [self.lengths.prompt_answer * (1 + len(chats) % 3)] * len(shown))
+            if len(row) > left:
+                break
+            left -= len(row)
+            labels = [token if carries_loss else -100 for token, carries_loss in row]
+            chats.append({**writer._inputs([row], shown), "labels": torch.tensor([labels])})
+        processor = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=self.shape.pad))
+        packed = Packing.of(processor, config, capacity).pack(chats)
+        return {name: value.to(self.device) for name, value in packed.items() if isinstance(value, Tensor)}
 
     def prompts(self) -> dict[str, Tensor]:
         """Two rows of different length, left-padded: the second turn of a chat, and the first of another."""

@@ -4,9 +4,10 @@
     python bench/full_shapes.py --device cpu --tiny --out runs/full_shapes_tiny.json
 
 Random bf16 weights. Per model: the frozen base's forward, then steps of PEFT's LoRA and of MokA under gradient
-checkpointing, one `generate` against a forward on the whole, and both adapters again on an nf4 base where
-bitsandbytes is installed. Writes bench/results/full_shapes.json after every part. Exit status 1 where a part failed,
-a loss or gradient is not finite, or a gradient is zero that has no reason to be.
+checkpointing, on one chat and on several packed into a row (tokens per second), one `generate` against a forward on
+the whole, and both adapters again on an nf4 base where bitsandbytes is installed. Writes
+bench/results/full_shapes.json after every part. Exit status 1 where a part failed, a loss or gradient is not finite,
+or a gradient is zero that has no reason to be.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from transformers import PreTrainedModel
 
 from moka_peft import MokaConfig, media_with_keys
 from moka_peft.cli.env import environment
+from moka_peft.data.packing import FAMILIES as PACKED_FAMILIES
 from moka_peft.training.determinism import seed_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +64,8 @@ def measure(shape: Shape, options: argparse.Namespace) -> Iterator[dict[str, Any
     for method in ("lora", "moka"):
         adapted = adapt(model, method, shape, options)
         yield {"part": "train", "method": method, "base_weights": "bf16", **train(adapted, batch, options)}
+        if model.config.model_type in PACKED_FAMILIES:
+            yield {"part": "train packed", "method": method, **train_packed(adapted, chats, options)}
         if method == "moka":
             yield {"part": "generate", "method": method, **compare_cached(adapted, shape, prompts, options.device)}
         model = adapted.unload()
@@ -90,6 +94,15 @@ def train(model: PeftModel, batch: dict[str, torch.Tensor], options: argparse.Na
     if isinstance(model.active_peft_config, MokaConfig):
         run |= {"impl": options.impl, "media_with_keys": media_with_keys(model)["default"]}
     return {"rank": options.rank, **run}
+
+
+def train_packed(model: PeftModel, chats: ChatWriter, options: argparse.Namespace) -> dict[str, Any]:
+    """The same steps on chats that share one row."""
+    batch = chats.packed_batch(model.config)
+    run = train(model, batch, options)
+    tokens = batch["input_ids"].numel()
+    rate = round(tokens / run["seconds"][1], 1)
+    return {"base_weights": "bf16, packed", "tokens": tokens, "tokens_per_second": rate, **run}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

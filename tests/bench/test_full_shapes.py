@@ -59,13 +59,17 @@ def test_runs_with_tiny(load, tmp_path, device):
     result = json.loads(out.read_text())
     assert result["environment"]["torch"] == torch.__version__ and "--tiny" in result["command"]
     train = [("train", "lora"), ("train", "moka")]
-    bf16 = [("build", None), ("forward", "base"), *train, ("generate", "moka")]
+    start, end = [("build", None), ("forward", "base")], [("generate", "moka")]
+    packed = [pair for _, method in train for pair in (("train", method), ("train packed", method))]
     nf4 = [("quantize", None), *train] if load("nf4").is_available() else [("train", None)]
-    assert [(run["part"], run.get("method")) for run in result["runs"]] == 2 * [*bf16, *nf4]
+    assert [(run["part"], run.get("method")) for run in result["runs"]] == [
+        *[*start, *packed, *end, *nf4],
+        *[*start, *train, *end, *nf4],
+    ]
     assert result["summary"]["llama-3-8b"]["moka bf16"]["second_step_seconds"] > 0
     for run in result["runs"]:
         assert "not_measured" in run or (run["part"] == "generate") or (run["peak_gib"] is None) == (device == "cpu")
-        if run["part"] == "train" and "not_measured" not in run:
+        if run["part"].startswith("train") and "not_measured" not in run:
             check_training(run)
         elif run["part"] == "generate":
             check_generation(run)

@@ -18,6 +18,7 @@ from moka_peft.training.parts import adapt_with_parts, expected_warnings
 from moka_peft.training.processes import local_device
 from moka_peft.training.recipe import MOKA_ONLY
 from moka_peft.tuner import MokaConfig
+from moka_peft.tuner.sharding import forget_absent_layers
 
 
 def load_model(
@@ -65,6 +66,7 @@ def add_adapter(
     settings: keywords of `MokaConfig`, of which LoRA leaves out its own (`MOKA_ONLY`). Raises ValueError where
     they do not fit the model.
     """
+    forget_absent_layers(model)
     if method == "moka":
         spec = RoutingSpec.from_pretrained(model, processor)
         config: PeftConfig = MokaConfig(**settings, routing=spec)

@@ -34,7 +34,16 @@ def local_device() -> str:
 
 def is_sharded() -> bool:
     """Whether `accelerate launch` was told to shard the model over the processes (FSDP)."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+    return _is_set("ACCELERATE_USE_FSDP")
+
+
+def uses_deepspeed() -> bool:
+    """Whether `accelerate launch` was told to use DeepSpeed."""
+    return _is_set("ACCELERATE_USE_DEEPSPEED")
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("1", "true")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples
 from moka_peft.data.epochs import EpochPlan
 from moka_peft.data.token_index import read_index
-from moka_peft.training.processes import is_sharded, world_size
+from moka_peft.training.processes import is_sharded, uses_deepspeed, world_size
 from moka_peft.training.recipe import Data, Recipe, Source
 
 
@@ -45,7 +45,8 @@ def training_collator(recipe: Recipe, processor: Any, model_config: Any, skipped
         max_length=recipe.training.max_length,
         model_config=model_config,
     )
-    if world_size() > 1 and (is_sharded() or {"projectors", "towers"} & set(recipe.trained_parts())):
+    whole_parts_train = recipe.trained_parts() or recipe.adapter.modules_to_save
+    if world_size() > 1 and (is_sharded() or uses_deepspeed() or whole_parts_train):
         collator.kinds = kinds_of_encoders(collator)
     return SkippingCollator(collator, skipped) if recipe.data.on_bad_sample == "skip" else collator
 

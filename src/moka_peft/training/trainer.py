@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from accelerate.utils import DistributedType
 from transformers import (
     PrinterCallback,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -17,6 +19,7 @@ from transformers.trainer_utils import seed_worker
 from moka_peft.data import Collator, Sample, SkippingCollator
 from moka_peft.data.epochs import EpochBatches, EpochLoader, EpochPlan, WithoutLoss
 from moka_peft.training.parts import find_parts, part_of
+from moka_peft.training.processes import is_sharded, world_size
 from moka_peft.training.token_loss import TokenAveragedTrainer
 
 
@@ -100,11 +103,22 @@ def build_trainer(
         rates=rates,
         plan=plan,
     )
+    _check_sharded(trainer)
     trainer.remove_callback(PrinterCallback)
     for callback in callbacks:
         if hasattr(callback, "trainer"):
             callback.trainer = trainer  # pyright: ignore[reportAttributeAccessIssue]
     return trainer
+
+
+def _check_sharded(trainer: Trainer) -> None:
+    """Raises RuntimeError where FSDP was asked for but accelerate took something else, as it does on a CPU."""
+    got = trainer.accelerator.distributed_type
+    if is_sharded() and world_size() > 1 and got != DistributedType.FSDP:
+        raise RuntimeError(
+            f"`accelerate launch` was told to shard the model (FSDP), but accelerate runs {got.value}: expected GPUs. "
+            "Launch with recipes/accelerate/ddp.yaml on a CPU."
+        )
 
 
 class FiniteLoss(TrainerCallback):
