@@ -8,6 +8,7 @@ from moka_peft.training.reading import open_collator, open_source
 from moka_peft.training.recipe import Recipe
 from moka_peft.training.recipe_file import RecipeError, load_recipe, write_recipe
 from moka_peft.training.run import train
+from moka_peft.training.token_loss import TokenAveragedTrainer
 from moka_peft.training.trainer import MokaTrainer
 from moka_peft.training.validation import Findings, inspect_samples
 
@@ -18,6 +19,7 @@ __all__ = [
     "MokaTrainer",
     "Recipe",
     "RecipeError",
+    "TokenAveragedTrainer",
     "generate_answers",
     "inspect_samples",
     "load_adapted",
