@@ -2,11 +2,14 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from moka_peft.cli import call
+from moka_peft.data.row_plan import pack_rows
 from moka_peft.training import load_adapted, load_recipe, train
 
 
@@ -68,3 +71,23 @@ def test_targets_that_match_nothing_stop_the_run(write_yaml):
 def test_a_loss_that_is_no_number_ends_the_run(write_yaml):
     with pytest.raises(FloatingPointError, match=r"`loss` is nan at step \d: expected a number. Lower"):
         train(load_recipe(write_yaml(), ["training.learning_rate=1e30"]), Console(file=io.StringIO()))
+
+
+def test_an_index_fills_rows(write_yaml, tmp_path):
+    """Validated, indexed, packed, trained: an epoch takes as many steps as its samples fill rows."""
+    recipe = write_yaml("  steps: 6\n", "  epochs: 1\n")
+    index = tmp_path / "index.npz"
+    assert call(["validate", str(recipe), "--write-index", str(index), "--draw", "0"]) == 0
+    console = Console(file=io.StringIO(), width=200)
+    settings = [
+        f"data.train.index={index}",
+        "training.packing=true",
+        "training.max_length=256",
+        "training.batch_size=1",
+    ]
+    metrics = train(load_recipe(recipe, settings), console)
+    lengths = np.load(index)["lengths"]
+    assert metrics["steps"] == len(pack_rows(lengths.tolist(), 256)) < len(lengths) / 3
+    assert "rows/s" in console.file.getvalue()
+    with pytest.raises(ValueError, match="index .* does not fit: expected the samples it was written for"):
+        train(load_recipe(recipe, [*settings, "data.train.size=19", f"output_dir={tmp_path / 'other'}"]), console)

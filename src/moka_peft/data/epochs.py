@@ -56,6 +56,11 @@ class EpochPlan:
             )
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether a batch is a number of packed rows, not of samples."""
+        return self.capacity is not None and self.lengths is not None
+
+    @property
     def steps(self) -> int:
         """Batches of each rank in an epoch."""
         per_rank = -(-self._units // self.ranks)

@@ -59,7 +59,6 @@ class _FileSource:
     folder: str | Path | None = None
     streaming: bool | None = None
     question: str | None = None
-    index: str | None = None  # read by whoever plans the batches
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in TURNS:

@@ -57,7 +57,9 @@ class TrainingProgress(TrainerCallback):
         now = time.monotonic()
         seconds = max(now - self.started, 1e-9)
         rate = (state.global_step - self.first_step) / seconds
-        text = f"loss {self.loss:.3f}, lr {self.learning_rate:.1e}, {rate * samples_per_step:.1f} samples/s"
+        plan = getattr(self.trainer, "plan", None)
+        counted = "rows" if plan is not None and plan.counts_rows else "samples"
+        text = f"loss {self.loss:.3f}, lr {self.learning_rate:.1e}, {rate * samples_per_step:.1f} {counted}/s"
         if self.trainer is not None:
             text += f", {self.trainer.tokens_seen * processes / seconds:.0f} tokens/s"
         if self.bar is not None:

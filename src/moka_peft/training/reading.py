@@ -15,7 +15,7 @@ def open_source(source: Source | None, data: Data | None = None) -> Sequence[Sam
     """The samples of one part of a recipe's data, read as `data` says; none where the recipe has no such part."""
     if source is None:
         return []
-    settings = source.model_dump(exclude_none=True)
+    settings = source.model_dump(exclude_none=True, exclude={"index"})
     if data is None:
         return load_samples(settings)
     return load_samples(settings, media=media_options(data), on_bad_sample=data.on_bad_sample)
