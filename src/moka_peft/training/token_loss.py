@@ -39,5 +39,6 @@ class TokenAveragedTrainer(Trainer):
         mean, outputs = super().compute_loss(model, inputs, return_outputs=True)
         mean = torch.where(tokens > 0, mean, 0)  # of no tokens it is no number, though its gradients are zeros
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        loss = mean * tokens / num_items_in_batch * processes
+        of_step = torch.as_tensor(num_items_in_batch).clamp(min=1)  # 0 where no sample of a step carries loss
+        loss = mean * tokens / of_step * processes
         return (loss, outputs) if return_outputs else loss
