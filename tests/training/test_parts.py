@@ -151,3 +151,25 @@ def test_a_frozen_tower_does_not_train_its_statistics(case):
     step(model, speech)
     before = dict(speech.base.named_buffers())
     assert all(buffer.equal(before[name]) for name, buffer in model.get_base_model().named_buffers())
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen2_audio", "llava", "gemma3n", "phi4_multimodal"])
+def test_parts_of_a_half_precision_model_train_in_float32(case, name: str):
+    family, rows = case(name).family, case(name).batches[0]
+    base = case(name).fresh_base().to(torch.bfloat16)
+    inputs = {
+        key: value.to(torch.bfloat16) if value.is_floating_point() else value
+        for key, value in family.inputs(rows).items()
+    }
+    with torch.no_grad():
+        expected = case(name).run(base.eval())(**inputs).logits
+        model = adapt_with_parts(base, MokaConfig(r=2, routing=family.spec), PARTS).eval()
+        got = case(name).run(model)(**inputs).logits
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+    assert got.dtype == expected.dtype == torch.bfloat16
+    exact = case(name).base.eval()
+    with torch.no_grad():
+        right = case(name).run(exact)(**family.inputs(rows)).logits
+    assert (got - right).square().mean() < 2 * (expected - right).square().mean()  # rounding alone
+    with torch.autocast("cpu", torch.bfloat16):
+        case(name).run(model.train())(**inputs).logits.float().square().mean().backward()

@@ -11,6 +11,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
+from moka_peft.training.full_precision import train_in_float32
 from moka_peft.tuner.targets import INNER_MODELS
 
 PARTS = ("projectors", "towers", "embeddings")
@@ -77,6 +78,7 @@ def adapt_with_parts(model: Any, config: PeftConfig, train: Sequence[str]) -> Pe
                 parameter.requires_grad_(False)
     if "embeddings" in train:
         _tie_embeddings(adapted, model)
+    train_in_float32(adapted)
     for name in parts["towers"]:
         model.get_submodule(name).register_forward_pre_hook(_keep_still)
     return adapted
