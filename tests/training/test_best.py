@@ -60,6 +60,15 @@ def test_the_best_checkpoint_is_not_rotated_away(tmp_path: Path):
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-20", "checkpoint-40"]
 
 
+def test_torn_checkpoints_of_later_steps_push_out_none(tmp_path: Path):
+    """After `--resume` from further back; the new one would go as the oldest."""
+    arguments = type("Arguments", (), {"output_dir": str(tmp_path), "world_size": 1})
+    for step in (10, 20, 30):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    CheckpointMarking(keep=2).on_save(arguments, TrainerState(global_step=10), None)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-20", "checkpoint-30"]
+
+
 BEST = [
     "evaluation.steps=1", "training.best=loss", "training.keep_checkpoints=1", "training.save_steps=3",
     "training.learning_rate=0.3", "training.early_stopping={metric: loss, patience: 1}", "training.scheduler=constant",

@@ -142,3 +142,20 @@ def test_a_sharded_run_answers_and_saves_as_one_process_does(run_two, write_yaml
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_that_died_at_its_end_is_finished(run_two, tmp_path: Path, monkeypatch):
+    """Its checkpoint is in parts, as recipes/accelerate/fsdp2.yaml has it."""
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    settings = [*SETTINGS, "data.eval=null", "evaluation.steps=null", "training.batch_size=2"]
+    ended = run_two("two", *settings, shard=True)
+    assert [code for code, _ in ended] == [0, 0], ended
+    adapter = tmp_path / "two/adapter_model.safetensors"
+    expected = load_file(adapter)
+    for path in (adapter, tmp_path / "two/metrics.json"):
+        path.unlink()
+    ended = run_two("two", *settings, "resume=true", shard=True)
+    assert [code for code, _ in ended] == [0, 0], ended
+    got = load_file(adapter)
+    assert got.keys() == expected.keys() and all(torch.equal(got[name], expected[name]) for name in got)

@@ -31,14 +31,15 @@ class CheckpointMarking(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Every process comes here when it has written its part; the first one marks, once all have."""
         folder = Path(str(args.output_dir))
-        if self.trainer is not None and self.trainer.is_fsdp_enabled:
+        if self.trainer is not None and self.trainer.is_fsdp_enabled:  # a run that has ended takes its weights from it
             save_adapter(self.trainer, folder / f"checkpoint-{state.global_step}")
         if dist.is_initialized():
             dist.barrier()
         if state.is_world_process_zero:
             mark_complete(folder / f"checkpoint-{state.global_step}", args.world_size)
             best = best_step(state.log_history, self.best) if self.best else None
-            for old in checkpoints(folder)[: -self.keep]:
+            usable = [made for made in checkpoints(folder) if step_of(made) <= state.global_step]  # later ones are torn
+            for old in usable[: -self.keep]:
                 if step_of(old) != best:
                     (old / MARKER).unlink(missing_ok=True)
                     shutil.rmtree(old)
