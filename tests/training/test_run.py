@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from moka_peft.cli import call
 from moka_peft.data.row_plan import pack_rows
 from moka_peft.training import load_adapted, load_recipe, train
+from moka_peft.training import run as training_run
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,19 @@ def test_an_index_fills_rows(write_yaml, tmp_path):
     assert "rows/s" in console.file.getvalue()
     with pytest.raises(ValueError, match="index .* does not fit: expected the samples it was written for"):
         train(load_recipe(recipe, [*settings, "data.train.size=19", f"output_dir={tmp_path / 'other'}"]), console)
+
+
+@pytest.mark.parametrize("changed", ["processes", "samples"])
+def test_a_run_goes_on_with_what_its_steps_were_counted_by(write_yaml, tmp_path, monkeypatch, changed: str):
+    rows = [{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "1"}]}] * 5
+    data = tmp_path / "rows.json"
+    data.write_text(json.dumps(rows[:4]))
+    settings = [f"data={{train: {{path: {data}}}}}", "training.steps=2"]
+    train(load_recipe(write_yaml(), settings))
+    (tmp_path / "out/metrics.json").unlink()
+    if changed == "processes":
+        monkeypatch.setattr(training_run, "world_size", lambda: 2)
+    else:
+        data.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=f"`resume` needs the {changed} the run began with: expected"):
+        train(load_recipe(write_yaml(), [*settings, "resume=true"]))

@@ -77,12 +77,23 @@ def _notes(recipe: Recipe, out: Path) -> dict[str, Any]:
     """What a resumed run must know of its beginning."""
     notes = folder.read_json(out / folder.NOTES)
     notes.setdefault("num_threads", recipe.training.num_threads or torch.get_num_threads())
+    _compare(notes, "processes", world_size())
     return notes
+
+
+def _compare(notes: dict[str, Any], name: str, now: int) -> None:
+    """Raises ValueError where a resumed run would count its epochs by other numbers than it began with."""
+    if (began := notes.setdefault(name, now)) != now:
+        raise ValueError(
+            f"`resume` needs the {name} the run began with: expected {began}, got {now}. Its steps would stand for "
+            "other samples. Undo the change, or start a new run in another folder."
+        )
 
 
 def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> dict[str, Any]:
     """Everything between a claimed folder and its metrics."""
     samples, questions = open_source(recipe.data.train, recipe.data), open_source(recipe.data.eval, recipe.data)
+    _compare(notes, "samples", len(samples))
     seed_all(recipe.seed)
     base, processor = load_model(**recipe.model.model_dump())
     model = add_adapter(base, processor, **recipe.adapter.model_dump(), train=recipe.trained_parts())
