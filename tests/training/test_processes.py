@@ -15,9 +15,11 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from moka_peft.composite import tiny_avt_processor
 from moka_peft.training import load_recipe, train
 from moka_peft.training.metrics import value_of
 from moka_peft.training.processes import gather, merge_shares, on_first, own_share
+from moka_peft.training.reading import training_collator
 
 SCRIPT = Path(__file__).with_name("one_of_two.py")
 SETTINGS = [
@@ -159,3 +161,22 @@ def test_a_sharded_run_that_died_at_its_end_is_finished(run_two, tmp_path: Path,
     assert [code for code, _ in ended] == [0, 0], ended
     got = load_file(adapter)
     assert got.keys() == expected.keys() and all(torch.equal(got[name], expected[name]) for name in got)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds"),
+    [
+        ([], ()),
+        (["train.projectors=true"], ("image", "audio")),
+        (["adapter.modules_to_save=[vision_projector]"], ("image", "audio")),
+        (["adapter.target_modules=all-linear"], ("image", "audio")),
+    ],
+    ids=["decoder", "part", "named", "targets"],
+)
+def test_what_trains_outside_the_decoder_runs_in_every_process(
+    write_yaml, monkeypatch, tmp_path: Path, settings, kinds
+):
+    monkeypatch.setattr("moka_peft.training.reading.world_size", lambda: 2)
+    recipe = load_recipe(write_yaml("train_projectors: true\n"), settings)
+    collator = training_collator(recipe, tiny_avt_processor(), None, tmp_path)
+    assert collator.kinds == kinds

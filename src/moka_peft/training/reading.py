@@ -45,8 +45,8 @@ def training_collator(recipe: Recipe, processor: Any, model_config: Any, skipped
         max_length=recipe.training.max_length,
         model_config=model_config,
     )
-    whole_parts_train = recipe.trained_parts() or recipe.adapter.modules_to_save
-    if world_size() > 1 and (is_sharded() or uses_deepspeed() or whole_parts_train):
+    named = recipe.adapter.modules_to_save or recipe.adapter.target_modules  # may be, or reach into, an encoder
+    if world_size() > 1 and (is_sharded() or uses_deepspeed() or named or recipe.trained_parts()):
         collator.kinds = kinds_of_encoders(collator)
     return SkippingCollator(collator, skipped) if recipe.data.on_bad_sample == "skip" else collator
 
