@@ -74,6 +74,16 @@ def test_processes_write_their_own_files(tmp_path: Path, monkeypatch: pytest.Mon
     assert lines(tmp_path / "skipped.jsonl") == merged
 
 
+def test_a_line_that_a_kill_cut_off_hides_no_other(tmp_path: Path):
+    collator = SkippingCollator(Refusing(), tmp_path)
+    collator([sample("bad-0"), sample("a")])
+    [log] = tmp_path.glob("*.jsonl")
+    with log.open("a") as file:
+        file.write('{"where": "da')
+    collator([sample("bad-1"), sample("a")])
+    assert [entry["id"] for entry in merge_skipped(tmp_path, tmp_path / "all.jsonl")] == ["bad-0", "bad-1"]
+
+
 def test_nothing_skipped_writes_nothing(tmp_path: Path):
     assert merge_skipped(tmp_path / "log", tmp_path / "skipped.jsonl") == []
     assert not (tmp_path / "skipped.jsonl").exists()

@@ -65,8 +65,10 @@ class SkippingCollator:
             self.log.mkdir(parents=True, exist_ok=True)
             worker = get_worker_info()
             name = f"rank{os.environ.get('RANK', '0')}-worker{worker.id if worker else 0}.jsonl"
-            with (self.log / name).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(vars(sample)) + "\n" for sample in bad)
+            with (self.log / name).open("ab+") as file:
+                if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":  # a killed run's last line
+                    file.write(b"\n")
+                file.writelines(json.dumps(vars(sample)).encode() + b"\n" for sample in bad)
 
 
 def keep_readable(samples: Sequence[Sample], collator: Any, log: str | Path) -> Sequence[Sample]:
@@ -119,7 +121,10 @@ def merge_skipped(log: str | Path, merged: str | Path) -> list[dict[str, Any]]:
     for path in sorted(Path(log).glob("rank*-worker*.jsonl")):
         with path.open(encoding="utf-8") as file:
             for line in file:
-                entry = json.loads(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # cut off where a process was killed: the run that went on met the sample again
+                    continue
                 seen = found.setdefault((entry["where"], entry["id"]), {**entry, "times": 0})
                 seen["times"] += 1
     skipped = sorted(found.values(), key=lambda entry: entry["where"])
