@@ -128,7 +128,9 @@ def _results(recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 
 def _inline(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}: {value}`" for key, value in values.items() if value not in (None, {}, [], False))
+    """What is set; 0 is, too."""
+    told = {key: value for key, value in values.items() if value is not False and value not in (None, {}, [])}
+    return ", ".join(f"`{key}: {value}`" for key, value in told.items())
 
 
 def _number(value: float | None) -> str:
