@@ -71,7 +71,7 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
         name=folder.name,
         method="MokA" if adapter["method"] == "moka" else "LoRA",
         base=base,
-        open_base=_open_base(base, model_class),
+        open_base=_open_base(recipe["model"], model_class),
         data="\n".join(f"- {part}: {_inline(source)}" for part, source in _data(recipe["data"])),
         training=_training(recipe, metrics),
         results=_results(recipe, metrics),
@@ -86,11 +86,14 @@ def _data(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [*sections, *([("media", changed)] if changed else [])]
 
 
-def _open_base(name: str, model_class: type) -> str:
+def _open_base(model: Mapping[str, Any], model_class: type) -> str:
+    """Code that opens the base as the run did; its weights were trained on that revision, in that dtype."""
+    name = model["name"]
     if name == "tiny-avt":
         return "from moka_peft.composite import load_tiny_avt\n\nbase, processor = load_tiny_avt()"
     package = "moka_peft.composite" if model_class.__module__.startswith("moka_peft") else "transformers"
-    opened = f'{model_class.__name__}.from_pretrained("{name}")'
+    options = "".join(f', {key}="{model[key]}"' for key in ("revision", "dtype") if model[key] is not None)
+    opened = f'{model_class.__name__}.from_pretrained("{name}"{options})'
     return f"from {package} import {model_class.__name__}\n\nbase = {opened}"
 
 
