@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +20,10 @@ from safetensors.torch import load_file
 from moka_peft.composite import tiny_avt_processor
 from moka_peft.training import load_recipe, train
 from moka_peft.training.metrics import value_of
-from moka_peft.training.processes import gather, merge_shares, on_first, own_share
+from moka_peft.training.processes import gather, is_sharded, merge_shares, on_first, own_share
 from moka_peft.training.reading import training_collator
+from moka_peft.training.recipe_conflicts import missing_here
+from moka_peft.training.sharded import trained_weights
 
 SCRIPT = Path(__file__).with_name("one_of_two.py")
 SETTINGS = [
@@ -180,3 +184,18 @@ def test_what_trains_outside_the_decoder_runs_in_every_process(
     recipe = load_recipe(write_yaml("train_projectors: true\n"), settings)
     collator = training_collator(recipe, tiny_avt_processor(), None, tmp_path)
     assert collator.kinds == kinds
+
+
+@pytest.mark.parametrize(("stage", "sharded"), [("2", False), ("3", True)])
+def test_zero_3_shards_the_model(monkeypatch, stage: str, sharded: bool):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", stage)
+    assert is_sharded() is sharded
+    assert [key for key, _ in missing_here({"training": {"best": "loss"}})] == [("training", "best")] * sharded
+
+
+def test_a_run_that_had_ended_has_no_engine_to_ask():
+    trainer: Any = SimpleNamespace(
+        is_fsdp_enabled=False, is_deepspeed_enabled=True, model_wrapped=torch.nn.Linear(1, 1)
+    )
+    assert trained_weights(trainer) is None

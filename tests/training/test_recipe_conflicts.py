@@ -108,7 +108,7 @@ def test_what_the_machine_lacks_is_reported_before_training(problems, poor_machi
         "9: `training.optimizer` needs a package: pip install bitsandbytes",
         "10: `training.report_to` needs a package: pip install tensorboard",
         "10: `training.report_to` needs a package: pip install wandb",
-        "11: `training.best` cannot be taken back while FSDP shards the model. Remove it, or use DDP.",
+        "11: `training.best` cannot be taken back while the model is sharded. Remove it, or use DDP or ZeRO-2.",
     ]
 
 

@@ -33,17 +33,10 @@ def local_device() -> str:
 
 
 def is_sharded() -> bool:
-    """Whether `accelerate launch` was told to shard the model over the processes (FSDP)."""
-    return _is_set("ACCELERATE_USE_FSDP")
-
-
-def uses_deepspeed() -> bool:
-    """Whether `accelerate launch` was told to use DeepSpeed."""
-    return _is_set("ACCELERATE_USE_DEEPSPEED")
-
-
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "false").lower() in ("1", "true")
+    """Whether `accelerate launch` was told to shard the model over the processes (FSDP, ZeRO-3)."""
+    fsdp, zero = (os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() for name in ("FSDP", "DEEPSPEED"))
+    is_zero_3 = zero in ("1", "true") and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    return fsdp in ("1", "true") or is_zero_3
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples
 from moka_peft.data.epochs import EpochPlan
 from moka_peft.data.token_index import read_index
-from moka_peft.training.processes import is_sharded, uses_deepspeed, world_size
+from moka_peft.training.processes import is_sharded, world_size
 from moka_peft.training.recipe import Data, Recipe, Source
 
 
@@ -46,7 +46,7 @@ def training_collator(recipe: Recipe, processor: Any, model_config: Any, skipped
         model_config=model_config,
     )
     named = recipe.adapter.modules_to_save or recipe.adapter.target_modules  # may be, or reach into, an encoder
-    if world_size() > 1 and (is_sharded() or uses_deepspeed() or named or recipe.trained_parts()):
+    if world_size() > 1 and (is_sharded() or named or recipe.trained_parts()):
         collator.kinds = kinds_of_encoders(collator)
     return SkippingCollator(collator, skipped) if recipe.data.on_bad_sample == "skip" else collator
 

@@ -60,7 +60,9 @@ def missing_here(raw: dict[str, Any]) -> list[Problem]:
         if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
             found.append((("training", "report_to"), f"needs a package: pip install {PACKAGES[name]}"))
     if is_sharded() and training.get("best") is not None:
-        found.append((("training", "best"), "cannot be taken back while FSDP shards the model. Remove it, or use DDP."))
+        found.append(
+            (("training", "best"), "cannot be taken back while the model is sharded. Remove it, or use DDP or ZeRO-2.")
+        )
     optimizer = training.get("optimizer")
     if isinstance(optimizer, str) and any(part in optimizer for part in BITSANDBYTES) and "torch" not in optimizer:
         if importlib.util.find_spec("bitsandbytes") is None:

@@ -29,6 +29,7 @@ def trained_weights(trainer: Trainer) -> dict[str, Any] | None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         return get_model_state_dict(model, options=options)
     engine: Any = trainer.model_wrapped
-    if trainer.is_deepspeed_enabled and engine.zero_optimization_stage() == 3:
+    stage = getattr(engine, "zero_optimization_stage", None)  # a run that had ended before has no engine
+    if trainer.is_deepspeed_enabled and stage is not None and stage() == 3:
         return engine._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=True)
     return None

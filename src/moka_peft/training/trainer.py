@@ -112,11 +112,11 @@ def build_trainer(
 
 
 def _check_sharded(trainer: Trainer) -> None:
-    """Raises RuntimeError where FSDP was asked for but accelerate took something else, as it does on a CPU."""
+    """Raises RuntimeError where sharding was asked for but accelerate took something else, as it does on a CPU."""
     got = trainer.accelerator.distributed_type
-    if is_sharded() and world_size() > 1 and got != DistributedType.FSDP:
+    if is_sharded() and world_size() > 1 and got not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise RuntimeError(
-            f"`accelerate launch` was told to shard the model (FSDP), but accelerate runs {got.value}: expected GPUs. "
+            f"`accelerate launch` was told to shard the model, but accelerate runs {got.value}: expected GPUs. "
             "Launch with recipes/accelerate/ddp.yaml on a CPU."
         )
 
