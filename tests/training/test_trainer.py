@@ -1,11 +1,13 @@
 """Parameter groups, and the settings that reach the optimizer."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import Trainer
 
 from moka_peft.training import MokaTrainer, load_adapted, load_recipe, train
@@ -114,3 +116,16 @@ def test_a_slow_projector_moves_less(write_yaml, tmp_path: Path):
         )
         moved[rate] = sum(float((before - after).abs().sum()) for before, after in pairs)
     assert 0 < moved["1e-5"] < moved["1e-2"] / 100
+
+
+def test_steps_without_any_loss_change_nothing_and_go_on(write_yaml, tmp_path: Path):
+    answer = {"role": "assistant", "content": "yes", "loss": False}
+    row = {"messages": [{"role": "user", "content": "is it?"}, answer]}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    recipe = load_recipe(write_yaml("{name: av_digits, split: train, size: 20}", f"{{path: {tmp_path}/rows.jsonl}}"))
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval": None})})
+    metrics = train(recipe, Console(file=io.StringIO()))
+    assert metrics["steps"] == 6
+    weights = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert not any(weight.any() for name, weight in weights.items() if "moka_B" in name)
+    assert all(weight.isfinite().all() for weight in weights.values())
