@@ -223,3 +223,20 @@ class AddsTokens:
 def test_processor_that_adds_other_tokens_is_named(processor: CompositeProcessor):
     with pytest.raises(ValueError, match="AddsTokens returns other tokens than its tokenizer made of its text"):
         Collator(AddsTokens(processor))([turns("one", "two", media=[image()])])
+
+
+REFUSING_TEMPLATE = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + PLAIN_TEMPLATE
+)
+
+
+@pytest.mark.parametrize("call", ["__call__", "collate_prompts"])
+@pytest.mark.parametrize("where", ["rows.jsonl, row 2", ""])
+def test_a_conversation_that_the_template_refuses_is_named(processor, call: str, where: str):
+    refusing = CompositeProcessor(tokenizer=processor.tokenizer, chat_template=REFUSING_TEMPLATE)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    samples = [Sample("a", turns), Sample("b", [{"role": "system", "content": "Be."}, *turns], where=where)]
+    named = f"{where}, `messages`" if where else "sample `b`"
+    with pytest.raises(ValueError, match=f"^{named}: `chat_template` refuses the conversation: System role not supp"):
+        getattr(Collator(refusing), call)(samples)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 
 Conversation = list[dict[str, Any]]
 Span = tuple[int, int]
@@ -14,8 +15,14 @@ _TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
 
 def render(processor: Any, conversations: Sequence[Conversation], **options: Any) -> list[str]:
-    """Conversations as text, one placeholder per medium; `options` are those of `apply_chat_template`."""
-    return processor.apply_chat_template(list(conversations), tokenize=False, **options)
+    """Conversations as text, one placeholder per medium; `options` are those of `apply_chat_template`.
+
+    Raises ValueError for a conversation that the template refuses, such as one with a system message.
+    """
+    try:
+        return processor.apply_chat_template(list(conversations), tokenize=False, **options)
+    except TemplateError as error:
+        raise ValueError(f"`chat_template` refuses the conversation: {error}. Change its messages.") from error
 
 
 def mark_answers(

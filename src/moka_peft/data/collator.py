@@ -10,6 +10,7 @@ from PIL import Image
 from moka_peft.data.answers import Conversation, mark_answers, render
 from moka_peft.data.marked_tokenizer import MarkedTokenizer
 from moka_peft.data.media import MediaOptions, load_media
+from moka_peft.data.naming import naming_samples
 from moka_peft.data.packing import Packing
 from moka_peft.data.processor_inputs import (
     audio_part_of,
@@ -60,11 +61,14 @@ class Collator:
         held = {kind for sample in samples for kind in MEDIA if sample.media(kind)}
         samples = [*samples, *(self.blank(kind) for kind in self.kinds if kind not in held)]
         if self.packing is None:
-            return self._train(samples)
-        return self.packing.pack([self._train([sample]) for sample in samples])
+            return naming_samples(self._train, samples)
+        return self.packing.pack([naming_samples(self._train, [sample]) for sample in samples])
 
     def collate_prompts(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """A batch to generate from, padded on the left: everything before the last answer, ready for it."""
+        return naming_samples(self._prompts, samples)
+
+    def _prompts(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         self._check(samples)
         if takes_suffix(self.processor):
             texts, _ = suffix_texts(samples, self.placeholders["image"])
