@@ -106,3 +106,19 @@ def test_bad_video_is_named(tmp_path: Path):
         load_video(tmp_path / "sound.wav", 2)
     with pytest.raises(ValueError, match="`frames` is too small"):
         load_video(tmp_path / "sound.wav", 0)
+
+
+def test_sound_of_an_unknown_codec_is_named(tmp_path: Path):
+    soundfile.write(tmp_path / "odd.wav", TONE, 16_000)
+    content = bytearray((tmp_path / "odd.wav").read_bytes())
+    content[20:22] = b"\x99\x99"  # the codec's number
+    (tmp_path / "odd.wav").write_bytes(content)
+    with pytest.raises(ValueError, match=r"odd\.wav` has sound of an unknown kind"):
+        load_audio(tmp_path / "odd.wav", 16_000)
+
+
+def test_pictures_of_an_unknown_codec_are_named(fade: Callable[[list[int]], Path]):
+    video = fade([20, 60])
+    video.write_bytes(video.read_bytes().replace(b"mp4v", b"zzzz").replace(b"esds", b"zzzz"))
+    with pytest.raises(ValueError, match=r"fade\.mp4` has pictures of an unknown kind"):
+        load_video(video)

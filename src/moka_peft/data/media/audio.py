@@ -77,6 +77,8 @@ def _read_container(opened: Opened, max_seconds: float | None, unknown: str) -> 
         with av.open(opened.file()) as container:
             if not container.streams.audio:
                 raise ValueError(f"{opened.name} has no sound track. Remove the audio part, or the sample.")
+            if container.streams.audio[0].codec_context is None:
+                raise ValueError(f"{opened.name} has sound of an unknown kind. Convert it to WAV or FLAC.")
             return _decode_sound(container, container.streams.audio[0], max_seconds)
     except FFmpegError as error:
         raise ValueError(

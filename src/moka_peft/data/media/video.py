@@ -70,6 +70,8 @@ def read_clip(
             if not container.streams.video:
                 raise ValueError(f"{opened.name} has no picture track. Load it as audio, or remove the sample.")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ValueError(f"{opened.name} has pictures of an unknown kind. Convert it to MP4.")
             index = _index(container, stream, max_seconds, opened)
             unit = float(stream.time_base or 1)
             wanted = _chosen(index.times, unit, frames, fps)
