@@ -1,6 +1,8 @@
 """The index of token lengths: what is written comes back, and it fits only what it was written for."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,28 @@ def test_bad_index_files(tmp_path: Path, processor):
     for name in ("index.npz", "gone.npz"):
         with pytest.raises(ValueError, match=rf"{name}` cannot be read.*Write it again: moka validate"):
             read_index(tmp_path / name, AvDigits(size=2), processor)
+
+
+def test_samples_too_long_for_the_index_are_not_taken_for_bad_ones(tmp_path: Path, processor):
+    index, samples = tmp_path / "index.npz", AvDigits(size=2)
+    write_index(index, [5, 0], samples, processor, max_length=6)
+    for fits in (6, 4):
+        assert read_index(index, samples, processor, max_length=fits).tolist() == [5, 0]
+    for longer in (7, None):
+        with pytest.raises(
+            ValueError, match=f"`training.max_length` to be at most the 6 it was written with, got {longer}"
+        ):
+            read_index(index, samples, processor, max_length=longer)
+    write_index(index, [5, 6], samples, processor, max_length=6)
+    assert read_index(index, samples, processor, max_length=7).tolist() == [5, 6]
+
+
+def test_another_question_needs_another_index(tmp_path: Path, processor):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("1.txt")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"yes"))
+    sources = [{"path": tmp_path / "a.tar", "question": question} for question in ("Is it?", "Is it really?")]
+    write_index(tmp_path / "index.npz", [5], load_samples(sources[0]), processor)
+    with pytest.raises(ValueError, match="expected the samples"):
+        read_index(tmp_path / "index.npz", load_samples(sources[1]), processor)

@@ -99,7 +99,8 @@ class _Check:
     def write_index(self, path: Path, findings: "Findings") -> None:
         from moka_peft.data.token_index import write_index
 
-        write_index(path, findings.all_lengths().tolist(), self.train, self.processor, self.collator.media)
+        lengths, collator = findings.all_lengths().tolist(), self.collator
+        write_index(path, lengths, self.train, self.processor, collator.media, collator.max_length)
         print(f"index of {findings.samples} samples is in {path}", file=sys.stderr)
 
 

@@ -36,7 +36,8 @@ class FileSamples(Sequence[Sample]):
     """The rows of several containers as samples, each read when it is asked for; can be sent to workers.
 
     `shard_sizes`: how many samples lie together, in order; `block`: how many neighbours are best read one soon after
-    the other. `origins`: the files, or what else says which data it is. In `skip` mode some samples are BadSamples.
+    the other. `origins`: the files, or what else says which data it is, with
+    the questions that are asked of them. In `skip` mode some samples are BadSamples.
     """
 
     def __init__(self, containers: Sequence[Container], reading: Reading):
@@ -44,6 +45,7 @@ class FileSamples(Sequence[Sample]):
         self.shard_sizes = [size for container in containers for size in container.sizes if size]
         self.block = max((container.block for container in containers), default=1)
         self.origins = [getattr(container, "fingerprint", None) or container.path for container in containers]
+        self.origins += [question for container in containers if (question := getattr(container, "question", None))]
         self._ends = list(accumulate(len(container) for container in containers))
 
     def __len__(self) -> int:

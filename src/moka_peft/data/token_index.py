@@ -19,25 +19,41 @@ DEFAULTS = MediaOptions()
 
 
 def write_index(
-    path: str | Path, lengths: Sequence[int], samples: Sequence[Sample], processor: Any, media: MediaOptions = DEFAULTS
+    path: str | Path,
+    lengths: Sequence[int],
+    samples: Sequence[Sample],
+    processor: Any,
+    media: MediaOptions = DEFAULTS,
+    max_length: int | None = None,
 ) -> None:
-    """Writes the lengths of samples, 0 for a bad one; whole or not at all."""
+    """Writes the lengths of samples, 0 for a bad one; whole or not at all. max_length: what is longer counts as bad."""
     if len(lengths) != len(samples):
         raise ValueError(f"`lengths` is wrong: expected {len(samples)}, one per sample, got {len(lengths)}.")
     fingerprints = _fingerprints(samples, processor, media)
     partial = Path(f"{path}.partial")
     with partial.open("wb") as file:
-        np.savez(file, lengths=np.asarray(lengths, dtype=np.int32), fingerprints=np.array(json.dumps(fingerprints)))
+        np.savez(
+            file,
+            lengths=np.asarray(lengths, dtype=np.int32),
+            fingerprints=np.array(json.dumps(fingerprints)),
+            max_length=np.array(max_length or 0),
+        )
     os.replace(partial, path)
 
 
 def read_index(
-    path: str | Path, samples: Sequence[Sample], processor: Any, media: MediaOptions = DEFAULTS
+    path: str | Path,
+    samples: Sequence[Sample],
+    processor: Any,
+    media: MediaOptions = DEFAULTS,
+    max_length: int | None = None,
 ) -> np.ndarray:
-    """The lengths, int32 [samples]. Raises ValueError where they are those of other samples or another processor."""
+    """The lengths, int32 [samples]. Raises ValueError where they are those of other samples or another processor, or
+    where samples count as bad that are short enough for the `max_length` of now."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             lengths, fingerprints = stored["lengths"], json.loads(str(stored["fingerprints"]))
+            limit = int(stored["max_length"])
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"index `{path}` cannot be read: {error}. {_AGAIN}") from error
     now = _fingerprints(samples, processor, media)
@@ -45,6 +61,11 @@ def read_index(
         raise ValueError(
             f"index `{path}` does not fit: expected the {' and '.join(changed)} it was written for, got others. "
             + _AGAIN
+        )
+    if limit and (max_length or limit + 1) > limit and not lengths.all():
+        raise ValueError(
+            f"index `{path}` does not fit: expected `training.max_length` to be at most the {limit} it was written "
+            f"with, got {max_length}. {_AGAIN}"
         )
     return lengths
 

@@ -63,8 +63,10 @@ def kinds_of_encoders(collator: Collator) -> tuple[str, ...]:
 def plan_batches(recipe: Recipe, samples: Sequence[Sample], collator: Collator | SkippingCollator) -> EpochPlan:
     """Which samples come in which batch of which process. Packed rows are planned with room for the blank media that
     `collator` may add. Raises ValueError where an index does not fit the data."""
-    settings, index, capacity = recipe.training, recipe.data.train.index, None
-    lengths = None if index is None else read_index(index, samples, collator.processor, media_options(recipe.data))
+    settings, index, lengths, capacity = recipe.training, recipe.data.train.index, None, None
+    if index is not None:
+        media = media_options(recipe.data)
+        lengths = read_index(index, samples, collator.processor, media, settings.max_length)
     if settings.packing and settings.max_length:
         blank = sum(collator.count_tokens([collator.blank(kind) for kind in collator.kinds]))
         capacity = max(settings.max_length - blank, 1)
