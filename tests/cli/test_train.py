@@ -1,3 +1,5 @@
+import json
+
 from moka_peft.cli import call
 
 
@@ -24,3 +26,14 @@ def test_every_mistake_of_a_recipe_is_a_line(recipe, capsys):
         "moka: command line: adapter.rank=3: `adapter.rank` is not a recipe key. Did you mean `adapter.rank_pattern`?",
         "moka: command line: seed=x: `seed` is wrong: expected a valid integer, got 'x'.",
     ]
+
+
+def test_an_error_in_a_worker_is_one_line_too(recipe, tmp_path, capfd):
+    turns = [{"role": "user", "content": "Is it long?"}, {"role": "assistant", "content": "yes " * 99}]
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 2)
+    text = recipe.read_text().replace("name: av_digits, size: 4", f"path: {tmp_path}/rows.jsonl")
+    (tmp_path / "recipe.yaml").write_text(text)
+    settings = ["training.num_workers=1", "training.max_length=20", f"output_dir={tmp_path}/out", "data.eval=null"]
+    assert call(["train", str(tmp_path / "recipe.yaml"), *settings]) == 1
+    [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("moka: ")]
+    assert line.startswith(f"moka: {tmp_path}/rows.jsonl, row ") and "Traceback" not in line

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ VERBS = {
     "route": ("moka_peft.cli.route:run", "Draw a sample's tokens by modality and turn."),
     "env": ("moka_peft.cli.env:run", "Show versions and devices, for a bug report."),
 }
+_IN_WORKER = re.compile(r"(?s)^Caught \w+ in DataLoader worker process \d+\.\n.*\n[\w.]+: ")  # a traceback as message
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -77,7 +79,7 @@ def _lines(error: Exception) -> list[str]:
     message = getattr(error, "format_message", lambda: str(error))()
     if isinstance(error, KeyError) or not message:
         message = f"{type(error).__name__}: {message}"
-    return [" ".join(text.split()) for text in problems or [message]]
+    return [" ".join(_IN_WORKER.sub("", text).split()) for text in problems or [message]]
 
 
 def _is_for_this_process(error: Exception) -> bool:
