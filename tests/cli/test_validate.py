@@ -107,3 +107,10 @@ def test_index_is_written_for_the_run(rows, capsys, tmp_path):
 def test_longest_sample_is_limited(rows, capsys):
     assert call(["validate", str(rows), "training.max_length=15"]) == 1
     assert "row 3, `messages`: sample has " in capsys.readouterr().err
+
+
+def test_held_out_samples_may_be_longer_than_training_takes(rows, capsys):
+    assert call(["validate", str(rows), "data.on_bad_sample=skip", "training.max_length=45", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["data"]
+    assert shown["train"]["length"]["max"] <= 45 < shown["eval"]["length"]["min"]
+    assert shown["eval"]["bad_samples"] == 0

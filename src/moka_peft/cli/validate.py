@@ -54,10 +54,11 @@ class _Check:
     def __init__(self, plan: "Recipe", limit: int | None, workers: int, as_json: bool):
         from moka_peft.cli.route import open_base
         from moka_peft.training import open_collator
+        from moka_peft.training.reading import held_out_collator
 
         self.plan, self.limit, self.workers = plan, limit, workers
         self.processor, config = open_base(plan.model.name, plan.model.revision)
-        self.collator = open_collator(plan, self.processor)
+        self.collator, self.held_out = open_collator(plan, self.processor), held_out_collator(plan, self.processor)
         self.spec = _spec(config, self.processor, as_json)
         self.train: Any = []
 
@@ -76,7 +77,7 @@ class _Check:
         findings = inspect_samples(
             self.processor,
             samples,
-            collator=self.collator,
+            collator=self.collator if part == "train" else self.held_out,
             spec=self.spec,
             limit=self.limit,
             workers=self.workers,
