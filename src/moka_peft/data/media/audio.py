@@ -76,7 +76,10 @@ def _read_container(opened: Opened, max_seconds: float | None, unknown: str) -> 
     try:
         with av.open(opened.file()) as container:
             if not container.streams.audio:
-                raise ValueError(f"{opened.name} has no sound track. Remove the audio part, or the sample.")
+                raise ValueError(
+                    f"{opened.name} has no sound track. Remove the audio part (`data.media.video_sound` adds one to "
+                    "every video), or the sample."
+                )
             if container.streams.audio[0].codec_context is None:
                 raise ValueError(f"{opened.name} has sound of an unknown kind. Convert it to WAV or FLAC.")
             return _decode_sound(container, container.streams.audio[0], max_seconds)
