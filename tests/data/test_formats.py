@@ -235,3 +235,14 @@ def test_llava_takes_a_list_and_rows_without_an_image(folder: Path):
     first, second = load_samples(write_rows(folder, *rows))
     assert [Path(part["image"]).name for part in first.media("image")] == ["b.png", "a.png"]
     assert second.media("image") == []
+
+
+@pytest.mark.parametrize(("weight", "loss"), [(0, False), (1, None), (None, None)])
+def test_openais_weight_says_which_answers_carry_loss(folder: Path, weight: int | None, loss: bool | None):
+    [sample] = load_samples(write_rows(folder, {"messages": [user("1"), {**ANSWER, "weight": weight}]}))
+    assert sample.messages[-1].get("loss") is loss
+
+
+def test_a_weight_that_is_no_switch_is_refused(folder: Path):
+    with pytest.raises(ValueError, match=r"`messages\[1\].weight`: expected 0 or 1, got 0.5"):
+        load_samples(write_rows(folder, {"messages": [user("1"), {**ANSWER, "weight": 0.5}]}))

@@ -54,9 +54,11 @@ def _read_turn(row: Row, field: str, turn: Any, names: Names, options: MediaOpti
         )
     message = {"role": role, "content": parts}
     loss = turn.get("loss", True)
+    if (weight := turn.get("weight")) not in (None, 0, 1):  # OpenAI's word for it
+        raise row.fail(f"{field.rsplit('.', 1)[0]}.weight", f"expected 0 or 1, got {weight!r}. Correct it.")
     if not isinstance(loss, bool):
         raise row.fail(f"{field.rsplit('.', 1)[0]}.loss", f"expected true or false, got {loss!r}. Correct it.")
-    return message if loss else message | {"loss": False}
+    return message if loss and weight != 0 else message | {"loss": False}
 
 
 def _check_order(row: Row, names: Names, roles: Sequence[str], first: int) -> None:
