@@ -111,6 +111,14 @@ def find_problem(collate: Callable[[list[Sample]], Any], sample: Sample) -> BadS
     return None
 
 
+def _entry(line: str) -> dict[str, Any] | None:
+    """One line of a process's file; None for one that was torn when the process was killed."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
 def merge_skipped(log: str | Path, merged: str | Path) -> list[dict[str, Any]]:
     """Writes what all processes skipped into one file of JSON lines, each sample once, and returns it.
 
@@ -121,9 +129,7 @@ def merge_skipped(log: str | Path, merged: str | Path) -> list[dict[str, Any]]:
     for path in sorted(Path(log).glob("rank*-worker*.jsonl")):
         with path.open(encoding="utf-8") as file:
             for line in file:
-                try:
-                    entry = json.loads(line)
-                except ValueError:  # cut off where a process was killed: the run that went on met the sample again
+                if (entry := _entry(line)) is None:
                     continue
                 seen = found.setdefault((entry["where"], entry["id"]), {**entry, "times": 0})
                 seen["times"] += 1
