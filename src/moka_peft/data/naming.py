@@ -10,25 +10,22 @@ T = TypeVar("T")
 
 def naming_samples(work: Callable[[Sequence[Sample]], T], samples: Sequence[Sample]) -> T:
     """What `work` makes of samples. Where a processor or a template refuses them without saying which, the first
-    that is refused alone is named before its error; a batch that no single sample spoils keeps its own."""
+    that is refused alone in the same words is named before the error."""
     try:
         return work(samples)
     except (OSError, ValueError) as error:
-        if any(_names(error, sample) for sample in samples):
+        if any((sample.where or f"`{sample.id}`") in str(error) for sample in samples):
             raise
         for sample in samples:
-            if refused := _refusal(work, sample):
-                raise (OSError if isinstance(error, OSError) else ValueError)(f"{sample.place}: {refused}") from error
+            if _refusal(work, sample) == str(error):
+                kind = OSError if isinstance(error, OSError) else ValueError
+                raise kind(f"{sample.place}: {error}") from error
         raise
 
 
-def _names(error: Exception, sample: Sample) -> bool:
-    return any(name and name in str(error) for name in (sample.where, f"`{sample.id}`"))
-
-
-def _refusal(work: Callable[[Sequence[Sample]], T], sample: Sample) -> str:
+def _refusal(work: Callable[[Sequence[Sample]], T], sample: Sample) -> str | None:
     try:
         work([sample])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a faulty processor may do anything; that of the batch is raised
         return str(error)
-    return ""
+    return None
