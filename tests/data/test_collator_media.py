@@ -1,6 +1,8 @@
 """What the collator says where a processor would lose media, and the processors that are an exception."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from transformers import GemmaTokenizer
 from transformers.video_utils import VideoMetadata
 
 from moka_peft.composite import tiny_avt_processor
-from moka_peft.data import Collator, Sample
+from moka_peft.data import Collator, Sample, SkippingCollator, merge_skipped
 from moka_peft.data.answers import CLOSE, OPEN
 from moka_peft.data.collator import IGNORED
 from moka_peft.data.marked_tokenizer import MarkedTokenizer, tokens_inside
@@ -56,6 +58,15 @@ def test_a_processor_with_suffixes_takes_one_turn(paligemma: Any):
         Collator(paligemma)([conversation("talk", [medium("image", 0), "?"], ["?"])])
     with pytest.raises(ValueError, match="sample `text` has no image"):
         Collator(paligemma).collate_prompts([conversation("text", ["?"])])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+def test_a_batch_of_bad_samples_alone_where_text_alone_is_refused(paligemma: Any, tmp_path: Path):
+    bad = replace(conversation("text", ["?"]), where="rows.jsonl, row 3")
+    batch = SkippingCollator(Collator(paligemma), tmp_path / "log")([bad])
+    assert batch["pixel_values"].shape[0] == 1 and (batch["labels"] == IGNORED).all()
+    [skipped] = merge_skipped(tmp_path / "log", tmp_path / "all.jsonl")
+    assert skipped["problem"].startswith("rows.jsonl, row 3, `messages`: sample `text` has no image")
 
 
 def test_voxtral_is_refused_by_name():

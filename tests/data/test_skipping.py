@@ -96,6 +96,14 @@ def test_held_out_samples_that_can_be_read(tmp_path: Path):
     assert [entry["problem"] for entry in merge_skipped(tmp_path, tmp_path / "all.jsonl")] == ["bad is bad", "torn"]
 
 
+def test_held_out_samples_are_kept_only_with_an_answer_that_can_be_read(tmp_path: Path):
+    class Prompting(Refusing):
+        def collate_prompts(self, samples: Sequence[Sample]) -> dict[str, Any]:
+            return {}
+
+    assert [s.id for s in keep_readable([sample("a"), sample("bad")], Prompting(), tmp_path)] == ["a"]
+
+
 def test_other_attributes_are_those_of_the_collator(tmp_path: Path):
     assert SkippingCollator(Refusing(), tmp_path).refuses_three is False
 

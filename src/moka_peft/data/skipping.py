@@ -45,8 +45,14 @@ class SkippingCollator:
         self.write(bad)
         if batch is not None:
             return batch
-        batch = self.collator([BLANK])
+        batch = self._blank()
         return {**batch, "labels": torch.full_like(batch["labels"], _IGNORED)}
+
+    def _blank(self) -> dict[str, Any]:
+        try:
+            return self.collator([BLANK])
+        except ValueError:  # PaliGemma's processor takes no row without an image
+            return self.collator([self.collator.blank("image")])
 
     def _collate(self, samples: Sequence[Sample | BadSample]) -> tuple[dict[str, Any] | None, list[BadSample]]:
         """The batch of the good samples, None if there is none, and the bad ones."""
@@ -72,12 +78,13 @@ class SkippingCollator:
 
 
 def keep_readable(samples: Sequence[Sample], collator: Any, log: str | Path) -> Sequence[Sample]:
-    """Those of the samples that a collator takes as prompts; the others are written down in the folder `log`."""
+    """Those of the samples that a collator takes, as prompts and with their answers; the others are written down in
+    the folder `log`."""
     skipping = SkippingCollator(collator, log)
     kept = []
     for position in range(len(samples)):
         sample: Sample | BadSample = samples[position]
-        problem = sample if isinstance(sample, BadSample) else find_problem(collator.collate_prompts, sample)
+        problem = sample if isinstance(sample, BadSample) else _problem_of_either(collator, sample)
         skipping.write([problem] if problem else [])
         kept += [] if problem else [position]
     return Chosen(samples, kept)
@@ -100,6 +107,10 @@ class Chosen(Sequence[Sample]):
         if isinstance(index, slice):
             return [self.samples[position] for position in self.positions[index]]
         return self.samples[self.positions[index]]
+
+
+def _problem_of_either(collator: Any, sample: Sample) -> BadSample | None:
+    return find_problem(collator.collate_prompts, sample) or find_problem(collator, sample)
 
 
 def find_problem(collate: Callable[[list[Sample]], Any], sample: Sample) -> BadSample | None:
