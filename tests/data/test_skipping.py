@@ -106,13 +106,3 @@ def test_held_out_samples_are_kept_only_with_an_answer_that_can_be_read(tmp_path
 
 def test_other_attributes_are_those_of_the_collator(tmp_path: Path):
     assert SkippingCollator(Refusing(), tmp_path).refuses_three is False
-
-
-def test_a_line_that_a_killed_process_tore_is_left_out(tmp_path: Path):
-    collator = SkippingCollator(Refusing(), tmp_path / "log")
-    collator([sample("bad", "a")])
-    with (tmp_path / "log" / "rank0-worker0.jsonl").open("a") as file:
-        file.write('{"where": "b", "prob')
-    collator([sample("bad", "c")])
-    collator([sample("bad", "d")])
-    assert [entry["where"] for entry in merge_skipped(tmp_path / "log", tmp_path / "all")] == ["a", "d"]

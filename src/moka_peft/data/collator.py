@@ -58,15 +58,15 @@ class Collator:
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """A training batch: input_ids, labels [B, S] and media tensors, with attention_mask, padded on the right; or,
         packed, with position_ids."""
-        held = {kind for sample in samples for kind in MEDIA if sample.media(kind)}
-        samples = [*samples, *(self.blank(kind) for kind in self.kinds if kind not in held)]
+        samples = self._with_blanks(samples)
         if self.packing is None:
             return naming_samples(self._train, samples)
         return self.packing.pack([naming_samples(self._train, [sample]) for sample in samples])
 
     def collate_prompts(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        """A batch to generate from, padded on the left: everything before the last answer, ready for it."""
-        return naming_samples(self._prompts, samples)
+        """A batch to generate from, padded on the left: everything before the last answer, ready for it. Rows of blank
+        media come last."""
+        return naming_samples(self._prompts, self._with_blanks(samples))
 
     def _prompts(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         self._check(samples)
@@ -78,6 +78,11 @@ class Collator:
         batch = self._process(self.processor, samples, texts, padding_side="left")
         batch.pop("labels", None)
         return batch
+
+    def _with_blanks(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples, and a blank one for each of `kinds` that they lack."""
+        held = {kind for sample in samples for kind in MEDIA if sample.media(kind)}
+        return [*samples, *(self.blank(kind) for kind in self.kinds if kind not in held)]
 
     def count_tokens(self, samples: Sequence[Sample]) -> list[int]:
         """The length of each sample in tokens, media expanded; one at a time, so that memory stays small."""

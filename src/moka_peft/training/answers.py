@@ -28,8 +28,8 @@ def generate_answers(
     answers: list[str] = []
     try:
         for start in range(0, len(samples), batch_size):
-            batch = collate([samples[i] for i in range(start, min(start + batch_size, len(samples)))])
-            answers += _generate(model, processor, batch, max_new_tokens)
+            asked = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
+            answers += _generate(model, processor, collate(asked), max_new_tokens)[: len(asked)]  # without blank rows
     finally:
         model.train(training)
     return answers

@@ -33,7 +33,10 @@ def open_collator(recipe: Recipe, processor: Any) -> Collator:
 
 def held_out_collator(recipe: Recipe, processor: Any) -> Collator:
     """The collator of the held-out samples, which neither packs nor limits."""
-    return Collator(processor, media=media_options(recipe.data))
+    collator = Collator(processor, media=media_options(recipe.data))
+    if world_size() > 1 and is_sharded():
+        collator.kinds = kinds_of_encoders(collator)
+    return collator
 
 
 def training_collator(recipe: Recipe, processor: Any, model_config: Any, skipped: Path) -> Collator | SkippingCollator:
