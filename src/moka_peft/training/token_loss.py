@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
+from moka_peft.tuner.hook import labels_with_loss
+
 
 class TokenAveragedTrainer(Trainer):
     """A Trainer that weighs each batch of a step by its answer tokens, for every model.
@@ -20,6 +22,14 @@ class TokenAveragedTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # so that the tokens of a step are counted
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """Counts the answer tokens of a step, without those that the model itself would take out of the labels."""
+        model = self.accelerator.unwrap_model(self.model)
+        for batch in batch_samples:
+            if "labels" in batch:
+                batch["labels"] = labels_with_loss(model, batch)
+        return super()._get_num_items_in_batch(batch_samples, device)
 
     def compute_loss(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -278,6 +279,22 @@ def _ignore_supervised(channel: RoutingChannel, current: dict[str, Routing], for
         if labels is not None and config.interaction != "none" and config.supervised_instruction == "ignore":
             labels = supervision.without_supervised_instruction(labels, routing)
     return kwargs if labels is forward.labels else {**kwargs, "labels": labels}
+
+
+def labels_with_loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """The labels [B, S] of a batch as its forward will take them: without what `supervised_instruction="ignore"` does.
+
+    model: any, with a MokA adapter or not.
+    """
+    channel = next((found for module in model.modules() if (found := module.__dict__.get(ATTRIBUTE))), None)
+    adapters = channel.active_adapters() if channel is not None else []
+    if channel is None or all(channel.configs[name].supervised_instruction != "ignore" for name in adapters):
+        return batch["labels"]
+    kwargs = dict(batch)
+    routing, _ = _pop_explicit(channel, kwargs)
+    forward = Forward.of(channel.models[0], (), kwargs)
+    current = _routings(channel, channel.models[0], adapters, routing, forward)
+    return _ignore_supervised(channel, current, forward, kwargs)["labels"]
 
 
 def _watch(
