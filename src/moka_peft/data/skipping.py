@@ -133,7 +133,8 @@ def _entry(line: str) -> dict[str, Any] | None:
 def merge_skipped(log: str | Path, merged: str | Path) -> list[dict[str, Any]]:
     """Writes what all processes skipped into one file of JSON lines, each sample once, and returns it.
 
-    A line has `id`, `where`, `problem`, and `times`: how often the sample was skipped, once per epoch. No file is
+    A line has `id`, `where`, `problem`, and `times`: how often the sample was met, in every epoch,
+    in steps that a resumed run does again, and by each process that reads it. No file is
     written where nothing was skipped.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
