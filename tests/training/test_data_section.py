@@ -99,3 +99,11 @@ def test_a_run_skips_bad_samples_and_lists_them(write_yaml: Callable[..., Path],
     assert "skipped 2 bad samples, listed in" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="row 3"):
         train(load_recipe(path, ["training.steps=2", "overwrite=true"]))
+
+
+def test_a_run_without_a_readable_held_out_sample_is_refused(write_yaml: Callable[..., Path], tmp_path: Path):
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps({"messages": 3}))
+    recipe = write_yaml("{name: av_digits, split: test, size: 6}", f"{{path: {held_out}}}")
+    with pytest.raises(ValueError, match="`data.eval` has no sample left to score: all were skipped"):
+        train(load_recipe(recipe, ["data.on_bad_sample=skip"]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from moka_peft.training import load_model
+from moka_peft.training.model import _first_device
 from moka_peft.training.processes import local_device
 
 from ..families.zoo import FAMILIES
@@ -28,3 +29,13 @@ def test_every_process_has_a_gpu_of_its_own(monkeypatch):
     assert local_device() == "cuda:0"
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert local_device() == "cuda:3"
+
+
+@pytest.mark.parametrize(
+    ("free", "sharded", "device"), [(10**9, True, "cuda:0"), (100, True, "cpu"), (100, False, "cuda:0")]
+)
+def test_a_model_that_does_not_fit_waits_on_the_cpu_to_be_sharded(monkeypatch, free: int, sharded: bool, device: str):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", str(sharded))
+    assert _first_device(torch.nn.Linear(100, 100)) == device

@@ -10,6 +10,7 @@ from PIL import Image
 from moka_peft.data.answers import Conversation, mark_answers, render
 from moka_peft.data.marked_tokenizer import MarkedTokenizer
 from moka_peft.data.media import MediaOptions, load_media
+from moka_peft.data.media.options import DEFAULTS
 from moka_peft.data.naming import naming_samples
 from moka_peft.data.packing import Packing
 from moka_peft.data.processor_inputs import (
@@ -40,7 +41,7 @@ class Collator:
         self,
         processor: Any,
         *,
-        media: MediaOptions = MediaOptions(),  # noqa: B008
+        media: MediaOptions = DEFAULTS,
         packing: bool = False,
         max_length: int | None = None,
         kinds: Sequence[str] = (),

@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import Subset, get_worker_info
 
 from moka_peft.data.samples import Sample
 
@@ -87,26 +87,8 @@ def keep_readable(samples: Sequence[Sample], collator: Any, log: str | Path) -> 
         problem = sample if isinstance(sample, BadSample) else _problem_of_either(collator, sample)
         skipping.write([problem] if problem else [])
         kept += [] if problem else [position]
-    return Chosen(samples, kept)
-
-
-class Chosen(Sequence[Sample]):
-    """Some of the samples of another sequence, by their positions."""
-
-    def __init__(self, samples: Sequence[Sample], positions: Sequence[int]):
-        self.samples, self.positions = samples, list(positions)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self.samples[position] for position in self.positions[index]]
-        return self.samples[self.positions[index]]
+    chosen: Any = Subset(samples, kept)  # pyright: ignore[reportArgumentType]  # any sequence will do
+    return chosen
 
 
 def _problem_of_either(collator: Any, sample: Sample) -> BadSample | None:

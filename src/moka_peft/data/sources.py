@@ -16,10 +16,8 @@ from moka_peft.data.containers.paths import find_files
 from moka_peft.data.containers.tar import Tar
 from moka_peft.data.file_samples import FileSamples, HeldSamples, Reading
 from moka_peft.data.formats import TURNS, Format
-from moka_peft.data.media.options import MediaOptions
+from moka_peft.data.media.options import DEFAULTS, MediaOptions
 from moka_peft.data.samples import Sample
-
-DEFAULTS = MediaOptions()
 
 
 def load_samples(

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from moka_peft.data.av_digits import AvDigits
-from moka_peft.data.media.options import MediaOptions
+from moka_peft.data.media.options import DEFAULTS, MediaOptions
 from moka_peft.data.samples import Sample
 
 _PIECE = 2**20
 _AGAIN = "Write it again: moka validate RECIPE --write-index FILE."
-DEFAULTS = MediaOptions()
 
 
 def write_index(

@@ -15,10 +15,12 @@ from moka_peft.composite import load_tiny_avt, tiny_avt_processor
 from moka_peft.routing import RoutingSpec
 from moka_peft.training.folder import RECIPE
 from moka_peft.training.parts import adapt_with_parts, expected_warnings
-from moka_peft.training.processes import local_device
+from moka_peft.training.processes import is_sharded, local_device
 from moka_peft.training.recipe import MOKA_ONLY
 from moka_peft.tuner import MokaConfig
 from moka_peft.tuner.sharding import forget_absent_layers
+
+FITTING_SHARE = 0.7  # of a GPU's free memory: answers to held-out questions need some, too
 
 
 def load_model(
@@ -36,7 +38,16 @@ def load_model(
     else:
         model = _model_class(name, revision).from_pretrained(name, revision=revision, dtype=dtype)
         processor = load_processor(name, revision) if with_processor else None
-    return model.to(local_device()), processor
+    return model.to(_first_device(model)), processor
+
+
+def _first_device(model: nn.Module) -> str:
+    """This process's device; the CPU for a model that is about to be sharded because it does not fit there whole."""
+    device = local_device()
+    if not (is_sharded() and device.startswith("cuda")):
+        return device
+    size, free = sum(weight.nbytes for weight in model.parameters()), torch.cuda.mem_get_info(device)[0]
+    return device if size < FITTING_SHARE * free else "cpu"
 
 
 def _model_class(name: str, revision: str | None) -> Any:

@@ -103,6 +103,11 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
     collator, limits = held_out_collator(recipe, processor), recipe.evaluation.model_dump(exclude={"steps"})
     if recipe.data.on_bad_sample == "skip":
         questions = keep_readable(questions, collator, out / folder.SKIPPED)
+    if recipe.data.eval is not None and not len(questions):
+        raise ValueError(
+            f"`data.eval` has no sample left to score: all were skipped, see {out / folder.SKIPPED}. Correct them, or "
+            "remove `data.eval`."
+        )
     held_out = HeldOut(processor, collator, questions, console=console, **limits)
     if "before" not in notes:
         notes["before"], notes["loss_before"] = held_out.score(model, "before training")

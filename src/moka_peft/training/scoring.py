@@ -34,7 +34,7 @@ class HeldOut:
             return {}, None
         own = [self.samples[index] for index in own_share(len(self.samples))]
         # A forward of a sharded model takes all processes: one with a batch less makes another one for the others.
-        filler = self.samples[: is_sharded() and self._has_batch_less(len(own))]
+        filler = [self.samples[0]] if is_sharded() and self._has_batch_less(len(own)) else []
         answers, _ = self._answer(model, own), self._answer(model, filler)
         summed, _ = self._sum_losses(model, own), self._sum_losses(model, filler)
         shares = gather((answers, summed))

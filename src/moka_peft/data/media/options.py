@@ -27,3 +27,6 @@ class MediaOptions:
         for name, value in vars(self).items():
             if value is not None and value is not True and value is not False and value <= 0:
                 raise ValueError(f"`{name}` is too small: expected more than 0, got {value}.")
+
+
+DEFAULTS = MediaOptions()
