@@ -78,10 +78,12 @@ def test_an_index_fills_rows(write_yaml, tmp_path):
     """Validated, indexed, packed, trained: an epoch takes as many steps as its samples fill rows."""
     recipe = write_yaml("  steps: 6\n", "  epochs: 1\n")
     index = tmp_path / "index.npz"
-    assert call(["validate", str(recipe), "--write-index", str(index), "--draw", "0"]) == 0
+    named = f"data.train.index={index}"
+    assert call(["validate", str(recipe), named]) == 2
+    assert call(["validate", str(recipe), named, "--write-index", str(index), "--draw", "0"]) == 0
     console = Console(file=io.StringIO(), width=200)
     settings = [
-        f"data.train.index={index}",
+        named,
         "training.packing=true",
         "training.max_length=256",
         "training.batch_size=1",

@@ -32,7 +32,8 @@ def run(
 
     if write_index is not None and limit is not None:
         raise typer.BadParameter("an index holds all samples: leave --limit out")
-    plan = load_recipe(recipe, settings or ())
+    unread = ["data.train.index=null"] if write_index is not None else []  # a recipe may name the index to be written
+    plan = load_recipe(recipe, [*(settings or ()), *unread])
     check = _Check(plan, limit, workers, as_json)
     found = {part: check.inspect(part) for part in ("train", "eval") if getattr(plan.data, part) is not None}
     problems = [f"data.{part}: {problem}" for part, (_, lines) in found.items() for problem in lines]
