@@ -127,3 +127,12 @@ def test_every_recipe_we_ship_loads(recipe: Path):
 
 def test_recipes_are_there():
     assert RECIPES
+
+
+def test_a_misspelt_section_on_the_command_line_is_named(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(VALID)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "recipe.yaml", ["trainig.steps=3"])
+    assert caught.value.problems == [
+        "command line: trainig.steps=3: `trainig` is not a recipe key. Did you mean `training`?"
+    ]

@@ -123,6 +123,8 @@ def _override(data: dict[str, Any], places: dict[Key, str], overrides: Sequence[
         except TypeError:
             problems.append(f"command line: `{name}` leads to no key: a part of it is a single value.")
         places[key] = f"command line: {text}"
+        for depth in range(1, len(key)):  # a section that the recipe does not have
+            places.setdefault(key[:depth], places[key])
     return problems
 
 
