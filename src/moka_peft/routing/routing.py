@@ -99,6 +99,19 @@ class Routing:
             self._derived[key] = self._with(self.modality.to(device), self.turn.to(device))
         return self._derived[key]
 
+    def on_host(self) -> tuple[Tensor, Tensor]:
+        """`modality` and `turn` on the CPU, copied together and once; on the CPU they are the routing's own.
+
+        Not for a compiled graph, which cannot read its tensors.
+        """
+        if self.modality.device.type == "cpu":
+            return self.modality, self.turn
+        if "host" not in self._derived:
+            with torch.inference_mode(False):  # a copy made under inference_mode could not be trained with
+                modality, turn = torch.stack([self.modality, self.turn]).cpu()
+            self._derived["host"] = (modality, turn)
+        return self._derived["host"]
+
     def renamed(self, modalities: tuple[str, ...]) -> Routing:
         """The same routing with its integers in the order of `modalities`, an adapter's own.
 
