@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
 from moka_peft import use_routing
-from moka_peft.ops import moka_delta
+from moka_peft.ops.adapted import adapted_linear
 from moka_peft.routing import route
 from moka_peft.tuner import channel_of
 from moka_peft.tuner.generation import Prompt, chunk_size_for
@@ -191,7 +191,7 @@ def test_decode_steps_apply_the_text_matrix_alone_and_ask_nothing_of_the_device(
     prompt = chat("vvxyz", "pp", "qw")
     expected = generated_by_reference(model, prompt)
     calls = []
-    monkeypatch.setattr("moka_peft.tuner.layer.moka_delta", lambda *a, **k: calls.append(a) or moka_delta(*a, **k))
+    monkeypatch.setattr("moka_peft.tuner.computation.adapted_linear", lambda *a: calls.append(a) or adapted_linear(*a))
     assert torch.equal(model.generate(prompt, **GREEDY), expected)
     assert len(calls) == len(channel_of(model).layers)  # those of the prompt
     assert reads_per_step(model, prompt) == reads_per_step(tiny_lm(), prompt)

@@ -6,6 +6,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from moka_peft import MokaConfig, Routing
+from moka_peft.tuner.computation import updated
+from moka_peft.tuner.rows import routing_of
 
 
 def one_linear(seed=0, **options):
@@ -152,7 +154,8 @@ def test_half_precision_is_near_float64(adapted, tiny_lm, chat, dtype, adapter_d
 
 
 def delta_of(layer, x, routing):
-    return layer._delta("default", x, routing)
+    nothing = x.new_zeros(*x.shape[:-1], layer.out_features)
+    return updated(layer._adapter("default"), x, routing_of(x, routing, "none"), layer.base_layer, nothing)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -174,5 +177,5 @@ def test_flattened_and_stacked_inputs(adapted):
     rows = torch.stack([delta_of(layer, stream, routing) for stream in x])
     torch.testing.assert_close(delta_of(layer, x, routing), rows)
     torch.testing.assert_close(delta_of(layer, x[0].flatten(0, 1), routing), rows[0].flatten(0, 1))
-    with pytest.raises(ValueError, match=r"`x`: expected \[batch, sequence, in_features\]"):
+    with pytest.raises(ValueError, match=r"`routing` describes \[2, 4\] tokens, but the layer got \[5\]"):
         delta_of(layer, x[0].flatten(0, 1)[:5], routing)

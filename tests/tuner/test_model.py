@@ -128,7 +128,7 @@ def test_merged_equals_unmerged(adapted, ids, interaction):
 def test_merged_text_costs_no_adapter_arithmetic(adapted, chat, monkeypatch):
     model = adapted()
     model.merge_adapter()
-    monkeypatch.setattr(MokaLinear, "_delta", lambda *_: pytest.fail("the adapter computed on text alone"))
+    monkeypatch.setattr(MokaLinear, "_adapter", lambda *_: pytest.fail("the adapter computed on text alone"))
     model(chat("xyz", "pp"))
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from moka_peft.routing import Routing
+from moka_peft.routing.plan import rows_that_differ
 
-from . import eager, reference
+from . import reference
+from .adapted import adapted_linear
+from .compiled import compiled_update
+from .implementation import IMPLEMENTATIONS, parts_for
+from .update import Update
 
 INTERACTIONS = ("cross_attention", "text_query", "mean", "none")
 INSTRUCTION_SPANS = ("tokens", "contiguous")
-IMPLEMENTATIONS = {"auto": eager.moka_delta, "eager": eager.moka_delta, "reference": reference.moka_delta}
 
 
 def moka_delta(
@@ -43,37 +48,50 @@ def moka_delta(
     """
     check_options(interaction, instruction_span, impl)
     _check_shapes(x, A, B, routing)
-    return IMPLEMENTATIONS[impl](
-        x,
-        A,
-        B,
-        routing,
-        scaling=scaling,
-        cross_scale=per_modality(cross_scale, A.shape[0] - 1),
-        interaction=interaction,
-        scale_before_attention=scale_before_attention,
-        instruction_span=instruction_span,
+    options = {
+        "scaling": scaling,
+        "cross_scale": per_modality(cross_scale, A.shape[0] - 1),
+        "interaction": interaction,
+        "scale_before_attention": scale_before_attention,
+        "instruction_span": instruction_span,
+    }
+    if impl == "reference":
+        return reference.moka_delta(x, A, B, routing, **options)
+    if torch.compiler.is_compiling():
+        return F.linear(compiled_update(x, A, routing, impl=impl, **options), B)
+    return adapted_linear(
+        x, None, None, None, A.unbind(), B, Update.of(routing, x.dtype, parts_for(impl, x), **options)
     )
 
 
-def moka_residual(
+def add_residual(
+    result: Tensor,
     x: Tensor,
     A: Tensor,
     B: Tensor,
     routing: Routing,
     *,
     scaling: float,
-    interaction: str = "cross_attention",
+    interaction: str,
     **options: Any,
 ) -> Tensor:
-    """What a layer with s B A_text folded into its weight still lacks: moka_delta - s B A_text x, [B, S, O].
+    """`result` [B, S, O] of a layer with s B A_text folded into its weight, plus what it lacks: delta - s B A_text x.
 
-    Zero except at media tokens and, for "text_query", at instruction tokens. Arguments as `moka_delta`.
+    That is 0 except at media tokens and, for "text_query", at instruction tokens. Only those, and the tokens that they
+    attend to, are computed; in a compiled graph all. Arguments as `moka_delta`.
     """
-    delta = moka_delta(x, A, B, routing, scaling=scaling, interaction=interaction, **options)
-    text = F.linear(F.linear(x, A[0]) * scaling, B)
-    differs = routing.is_media | routing.is_instruction if interaction == "text_query" else routing.is_media
-    return (delta - text).masked_fill(~differs.unsqueeze(-1), 0)
+    options = {"scaling": scaling, "interaction": interaction, **options}
+    narrow = torch.eye(B.shape[1], dtype=x.dtype, device=x.device)  # in B's place: s u itself
+    if torch.compiler.is_compiling():
+        lacking = moka_delta(x, A, narrow, routing, **options) - F.linear(x, A[0]) * scaling
+        differs = routing.is_media | routing.is_instruction if interaction == "text_query" else routing.is_media
+        return result + F.linear(lacking.masked_fill(~differs.unsqueeze(-1), 0), B).to(result.dtype)
+    differing, computed, part = rows_that_differ(routing, text_query=interaction == "text_query")
+    rows = x.flatten(0, 1).index_select(0, computed)
+    lacking = moka_delta(rows.unsqueeze(0), A, narrow, part, **options)[0, : len(differing)]
+    lacking = lacking - F.linear(rows[: len(differing)], A[0]) * scaling
+    update = F.linear(lacking, B).to(result.dtype)
+    return result.flatten(0, 1).index_add(0, differing, update).view(result.shape)
 
 
 def check_options(interaction: str, instruction_span: str, impl: str) -> None:
@@ -81,7 +99,7 @@ def check_options(interaction: str, instruction_span: str, impl: str) -> None:
     known = {
         "interaction": (interaction, INTERACTIONS),
         "instruction_span": (instruction_span, INSTRUCTION_SPANS),
-        "impl": (impl, tuple(IMPLEMENTATIONS)),
+        "impl": (impl, IMPLEMENTATIONS),
     }
     for name, (value, choices) in known.items():
         if value not in choices:

@@ -1,110 +1,234 @@
-"""Who attends to whom, as index tensors: derived once from a Routing and shared by all layers of a forward."""
+"""Plan and Blocks: where the tokens of one forward go, derived once from a Routing and shared by all its layers.
+
+Both count tokens flat, T = batch x sequence. They are built on the host, which the routing is copied to once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .routing import Routing
 
+QUERIES_PER_CHUNK = 128  # as fast as one long block or faster at 700 to 3,000 queries, and it leaves little to fill up
+
 
 @dataclass(frozen=True, eq=False)
-class AttentionPlan:
-    """The queries and keys of one forward, packed to the left of each row.
+class Plan:
+    """Which A every token takes.
 
-    `query` [G, Q] and `key` [G, K]: columns of the sequence. `allowed` [G, Q, K] bool: may q attend to k.
-    `bias` [G, Q, K] float32: the same, as what to add to the scores. `has_key` [G, Q] bool.
-    `hole` [G, Q]: how many zero keys the contiguous span adds for a query, else None.
-    G is the batch, or batch x media modalities where every modality is normalised by itself.
+    `modality` [T] int64, -1 padding. `order` [N] int64: the real tokens' rows, sorted by modality, in their own order
+    within one; those of modality m are order[bounds[m]:bounds[m + 1]]. `runs`: (start, stop, modality) of neighbours of
+    one modality. Padding is in neither.
+    """
+
+    modality: Tensor
+    order: Tensor
+    bounds: tuple[int, ...]
+    runs: tuple[tuple[int, int, int], ...]
+    has_padding: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Who attends to whom: C chunks of queries, each of which shares its keys (one turn of one sample).
+
+    `query` [C, Q] int64 rows; a short chunk repeats its last one, with `weight` [C, Q] float32 0 there and 1 elsewhere.
+    `modality` [C, Q] int64: whose lambda multiplies what a query receives. `key` [C, K] int64 rows, filled up with row
+    0, where `bias` [C, K] float32 is -inf, else 0; None: nothing is filled up. `hole` [C] float64: the logarithm of how
+    many zero keys take part (-inf: none); None: in no chunk. A row may be a query in several chunks.
     """
 
     query: Tensor
+    weight: Tensor
+    modality: Tensor
     key: Tensor
-    allowed: Tensor
-    bias: Tensor
-    has_key: Tensor
-    hole: Tensor | None = None
+    bias: Tensor | None
+    hole: Tensor | None
+
+    def to(self, device: torch.device) -> Blocks:
+        """The same blocks on `device`."""
+        return Blocks(*(None if t is None else t.to(device) for t in vars(self).values()))  # pyright: ignore[reportArgumentType]
 
 
-def media_plan(routing: Routing, *, contiguous: bool = False) -> AttentionPlan:
-    """Media tokens attend to the instruction of their own turn and sample. G = batch."""
-    return _cached(routing, ("media", contiguous), lambda: _media_plan(routing, contiguous))
+def plan_of(routing: Routing, modalities: int) -> Plan:
+    """The plan of `routing` for an adapter of `modalities` A's."""
+    return _cached(routing, ("plan", modalities), lambda: _plan(routing, modalities))
 
 
-def text_plan(routing: Routing, media_modalities: int) -> AttentionPlan:
-    """Instruction tokens attend to the media of their turn, one group per modality. G = batch * media modalities."""
-    return _cached(routing, ("text", media_modalities), lambda: _text_plan(routing, media_modalities))
+def blocks_of(routing: Routing, modalities: int, *, text_query: bool = False, contiguous: bool = False) -> list[Blocks]:
+    """Media attend to the instruction of their turn and sample; with `text_query`, instruction to each modality.
+
+    A query without keys is in none. Chunks are put together by their number of keys, up to powers of two.
+    `contiguous`: positions between an instruction's first and last token that are not part of it are zero keys.
+    """
+    key = ("blocks", modalities, text_query, contiguous)
+    return _cached(routing, key, lambda: _blocks(routing, modalities, text_query, contiguous))
+
+
+def lambdas(routing: Routing, cross_scale: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    """One lambda per modality, text's 0 first: [M]."""
+    device = routing.modality.device
+    key = ("lambdas", cross_scale, dtype)
+    return _cached(routing, key, lambda: torch.tensor([0.0, *cross_scale], dtype=dtype, device=device))
 
 
 def has_media(routing: Routing) -> bool:
     """Whether any token is media; read from the device once per Routing. In a compiled graph always: it fits all."""
     if torch.compiler.is_compiling():
         return True
-    if "has_media" not in routing._derived:
-        routing._derived["has_media"] = bool(routing.is_media.any())
-    return routing._derived["has_media"]
+    return _cached(routing, "has_media", lambda: bool(routing.is_media.any()))
 
 
-def _cached(routing: Routing, key: tuple, build):
-    if torch.compiler.is_compiling():
-        return build()
-    key = (*key, torch.is_inference_mode_enabled())  # tensors made under inference_mode cannot be trained with
+def has_padding(routing: Routing) -> bool:
+    """Whether any token is padding; read from the device once per Routing."""
+    return _cached(routing, "has_padding", lambda: bool((routing.modality < 0).any()))
+
+
+def attending(routing: Routing) -> tuple[Tensor, Tensor]:
+    """Media tokens that have an instruction, and instruction tokens that have media: two [B, S] bool, on the host."""
+    return _cached(routing, "attending", lambda: _attending(routing))
+
+
+def rows_that_differ(routing: Routing, *, text_query: bool) -> tuple[Tensor, Tensor, Routing]:
+    """What a layer with the text path folded into its weight must still compute.
+
+    The rows whose result differs; those and the rows that they attend to, in this order; the routing [1, N] of the
+    latter. Every turn of every sample has its own number there.
+    """
+    return _cached(routing, ("differing", text_query), lambda: _rows_that_differ(routing, text_query))
+
+
+def _rows_that_differ(routing: Routing, text_query: bool) -> tuple[Tensor, Tensor, Routing]:
+    modality, turn, group = _by_turn(routing)
+    with_key, is_key = (mask.flatten() for mask in attending(routing))
+    differs = (modality > 0) | is_key if text_query else modality > 0
+    differing, others = differs.nonzero().squeeze(1), (is_key & ~differs).nonzero().squeeze(1)
+    rows = torch.cat([differing, others])
+    own_turn = torch.where((with_key | is_key)[rows], group[rows] + 1, 0)
+    device = routing.modality.device
+    part = Routing.unchecked(modality[rows][None].to(device), own_turn[None].to(device), routing.modalities, None)
+    return differing.to(device), rows.to(device), part
+
+
+def _attending(routing: Routing) -> tuple[Tensor, Tensor]:
+    modality, turn, group = _by_turn(routing)
+    media, text = (modality > 0) & (turn > 0), (modality == 0) & (turn > 0)
+    found = (
+        query & (torch.bincount(group[key], minlength=int(group.max()) + 1)[group] > 0)
+        for query, key in ((media, text), (text, media))
+    )
+    with_key, is_key = (mask.view(routing.shape) for mask in found)
+    return with_key, is_key
+
+
+def _cached(routing: Routing, key: Any, build: Callable[[], Any]) -> Any:
     if key not in routing._derived:
         routing._derived[key] = build()
     return routing._derived[key]
 
 
-def _media_plan(routing: Routing, contiguous: bool) -> AttentionPlan:
-    query, query_real = _packed(routing.is_media & (routing.turn > 0))
-    key, key_real = _packed(routing.is_instruction)
-    query_turn, key_turn = routing.turn.gather(1, query), routing.turn.gather(1, key)
-    allowed = _same_turn(query_turn, query_real, key_turn, key_real)
-    hole = _holes(allowed, key, routing.shape[1]) if contiguous else None
-    return AttentionPlan(query, key, allowed, _bias(allowed), allowed.any(-1), hole)
+def _plan(routing: Routing, modalities: int) -> Plan:
+    modality = routing.on_host()[0].flatten()
+    sorted_modality, order = modality.sort(stable=True)
+    counts = torch.bincount(modality + 1, minlength=modalities + 1).tolist()
+    bounds = [0]
+    for count in counts[1:]:
+        bounds.append(bounds[-1] + count)
+    values, lengths = torch.unique_consecutive(modality, return_counts=True)
+    stops = lengths.cumsum(0).tolist()
+    runs = [
+        (stop - length, stop, value)
+        for value, length, stop in zip(values.tolist(), lengths.tolist(), stops, strict=True)
+        if value >= 0
+    ]
+    device = routing.modality.device
+    return Plan(routing.modality.flatten(), order[counts[0] :].to(device), tuple(bounds), tuple(runs), counts[0] > 0)
 
 
-def _text_plan(routing: Routing, media_modalities: int) -> AttentionPlan:
-    modality = torch.arange(1, media_modalities + 1, device=routing.modality.device).view(1, -1, 1)
-    is_key = (routing.modality.unsqueeze(1) == modality) & (routing.turn > 0).unsqueeze(1)  # [B, N, S]
-    key, key_real = _packed(is_key.flatten(0, 1))  # [B*N, K]
-    query, query_real = _packed(routing.is_instruction)
-    turn = routing.turn.repeat_interleave(media_modalities, 0)
-    query = query.repeat_interleave(media_modalities, 0)
-    query_real = query_real.repeat_interleave(media_modalities, 0)
-    allowed = _same_turn(turn.gather(1, query), query_real, turn.gather(1, key), key_real)
-    return AttentionPlan(query, key, allowed, _bias(allowed), allowed.any(-1))
+def _blocks(routing: Routing, modalities: int, text_query: bool, contiguous: bool) -> list[Blocks]:
+    modality, turn, group = _by_turn(routing)
+    text, media = (modality == 0) & (turn > 0), (modality > 0) & (turn > 0)
+    if not text_query:
+        return [block.to(routing.modality.device) for block in _pairs(media, text, group, modality, contiguous)]
+    return [
+        block.to(routing.modality.device)
+        for m in range(1, modalities)
+        for block in _pairs(text, media & (modality == m), group, torch.full_like(modality, m), False)
+    ]
 
 
-def _packed(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns where `mask` [G, S] holds, packed to the left, and which of them are real; both [G, N], N >= 1.
-
-    One device sync reads N; under torch.compile N = S, so that shapes stay static.
-    """
-    real, columns = mask.sort(dim=1, descending=True, stable=True)
-    if not torch.compiler.is_compiling():
-        longest = max(int(mask.sum(1).max()), 1)
-        real, columns = real[:, :longest], columns[:, :longest]
-    return columns, real
+def _by_turn(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
+    """Modality, turn, and a number for every turn of every sample: three [T], on the host."""
+    modality, turn = (values.flatten() for values in routing.on_host())
+    row = torch.arange(routing.shape[0]).repeat_interleave(routing.shape[1])
+    return modality, turn, row * (int(turn.max()) + 1) + turn
 
 
-def _same_turn(query_turn: Tensor, query_real: Tensor, key_turn: Tensor, key_real: Tensor) -> Tensor:
-    same = query_turn.unsqueeze(2) == key_turn.unsqueeze(1)
-    return same & query_real.unsqueeze(2) & key_real.unsqueeze(1)  # [G, Q, K]
+def _pairs(query: Tensor, key: Tensor, group: Tensor, scale: Tensor, contiguous: bool) -> list[Blocks]:
+    """Blocks in which the rows of `query` [T] attend to those of `key` [T] in their group; `scale` [T] their lambda."""
+    keys, key_counts, key_starts = _by_group(key, group)
+    queries, query_counts, query_starts = _by_group(query & (key_counts[group] > 0), group)
+    if not len(queries):
+        return []
+    chunks_of = (query_counts + QUERIES_PER_CHUNK - 1) // QUERIES_PER_CHUNK
+    chunk_group = torch.arange(len(chunks_of)).repeat_interleave(chunks_of)  # [C]
+    first_chunk = chunks_of.cumsum(0) - chunks_of
+    part = torch.arange(len(chunk_group)) - first_chunk[chunk_group]
+    start = query_starts[chunk_group] + part * QUERIES_PER_CHUNK
+    length = (query_counts[chunk_group] - part * QUERIES_PER_CHUNK).clamp(max=QUERIES_PER_CHUNK)
+    found = []
+    size = _powers_of_two(key_counts[chunk_group])
+    for bucket in size.unique():
+        chosen = size == bucket
+        rows, real = _table(queries, start[chosen], length[chosen], repeat_last=True)
+        owner = chunk_group[chosen]
+        key_rows, key_real = _table(keys, key_starts[owner], key_counts[owner], repeat_last=False)
+        bias = None if bool(key_real.all()) else torch.zeros(key_real.shape).masked_fill_(~key_real, -torch.inf)
+        hole = _holes(key_rows, key_counts[owner]) if contiguous else None
+        found.append(Blocks(rows, real.float(), scale[rows], key_rows, bias, hole))
+    return found
 
 
-def _bias(allowed: Tensor) -> Tensor:
-    """0 where allowed, else so low that softmax gives 0; finite, because a row may have no key."""
-    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -1e30)
+def _by_group(mask: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows where `mask` holds, group after group, and per group how many they are and where they start."""
+    rows = mask.nonzero().squeeze(1)
+    counts = torch.bincount(group[rows], minlength=int(group.max()) + 1)
+    rows = rows[group[rows].argsort(stable=True)]
+    return rows, counts, counts.cumsum(0) - counts
 
 
-def _holes(allowed: Tensor, key: Tensor, length: int) -> Tensor:
-    """Positions between a query's first and last key that are not keys: [G, Q]."""
-    columns = key.unsqueeze(1)
-    first = torch.where(allowed, columns, length).amin(-1)
-    last = torch.where(allowed, columns, -1).amax(-1)
-    return (last - first + 1 - allowed.sum(-1)).clamp(min=0)
+def _table(rows: Tensor, start: Tensor, length: Tensor, *, repeat_last: bool) -> tuple[Tensor, Tensor]:
+    """rows[start:start + length] for every start [C], side by side, and which entries are real; both [C, longest]."""
+    column = torch.arange(int(length.max())).unsqueeze(0)
+    real = column < length.unsqueeze(1)
+    taken = rows[start.unsqueeze(1) + torch.minimum(column, length.unsqueeze(1) - 1)]
+    return (taken if repeat_last else taken.masked_fill(~real, 0)), real
 
 
-__all__ = ["AttentionPlan", "has_media", "media_plan", "text_plan"]
+def _powers_of_two(counts: Tensor) -> Tensor:
+    return 2 ** counts.double().log2().ceil().long()
+
+
+def _holes(key: Tensor, count: Tensor) -> Tensor | None:
+    """log of the positions between a chunk's first and last key [C, K] that are no keys; None where there are none."""
+    last = key.gather(1, count.unsqueeze(1) - 1).squeeze(1)
+    missing = last - key[:, 0] + 1 - count
+    return missing.double().log() if bool(missing.any()) else None
+
+
+__all__ = [
+    "Blocks",
+    "Plan",
+    "attending",
+    "blocks_of",
+    "has_media",
+    "has_padding",
+    "lambdas",
+    "plan_of",
+    "rows_that_differ",
+]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from .plan import media_plan
+from .plan import attending
 from .routing import PADDING, TEXT, Routing
 
 
@@ -54,7 +54,7 @@ def keys_of(span: Span, spans: Sequence[Span], tokens: Sequence[str]) -> str:
 
 def count_media(routing: Routing) -> tuple[int, int]:
     """How many media tokens attend to at least one instruction token, and how many there are."""
-    return int(media_plan(routing).has_key.sum()), int(routing.is_media.sum())
+    return int(attending(routing)[0].sum()), int(routing.is_media.sum())
 
 
 def modality_names(routing: Routing) -> tuple[str, ...]:

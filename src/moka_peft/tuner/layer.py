@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
-from moka_peft.ops.delta import moka_delta, moka_residual
-from moka_peft.routing import PADDING, Routing
+from moka_peft.routing import Routing
 from moka_peft.routing.plan import has_media
 
 from .channel import RoutingChannel
+from .computation import Adapter, DeltaOptions, updated, with_residual
 from .offload import execution_device, weight_of
+from .plain import is_plain
 from .quantized import dense_weight, is_quantized, restore_weight, round_weight, stored_weight
-from .rows import as_rows
+from .rows import routing_of
 from .sharding import Factor
-
-
-@dataclass(frozen=True)
-class DeltaOptions:
-    """How one adapter computes its delta; the fields are those of `MokaConfig`."""
-
-    modalities: tuple[str, ...]
-    cross_scale: float | tuple[float, ...]
-    interaction: str
-    scale_before_attention: bool
-    instruction_span: str
-    impl: str
-
-    def for_delta(self) -> dict[str, Any]:
-        """The keyword arguments of `moka_delta` that do not depend on the rank."""
-        names = ("cross_scale", "interaction", "scale_before_attention", "instruction_span", "impl")
-        return {name: getattr(self, name) for name in names}
 
 
 class MokaLinear(nn.Module, BaseTunerLayer):
     """base(x) + delta(x, A's, B, routing), for any number of adapters.
 
     Parameters, per adapter: `moka_A_<modality>.<adapter>.weight` [r, I] and `moka_B.<adapter>.weight` [O, r].
-    x is [B, S, I] or what `rows.as_rows` brings to that; the routing comes from the model's channel, set by its
+    x is [B, S, I] or what `rows.routing_of` knows as that; the routing comes from the model's channel, set by its
     forward hook. Raises RuntimeError where there is none.
     """
 
@@ -109,9 +91,9 @@ class MokaLinear(nn.Module, BaseTunerLayer):
     def _weight(self, container: str, adapter: str) -> Tensor:
         return weight_of(getattr(self, container)[adapter])
 
-    def stacked_A(self, adapter: str, dtype: torch.dtype | None = None) -> Tensor:
-        """A [M, r, I] in the order of the adapter's modalities, as stored or in `dtype`."""
-        return torch.stack([self._weight(f"moka_A_{m}", adapter).to(dtype) for m in self.options[adapter].modalities])
+    def stacked_A(self, adapter: str) -> Tensor:
+        """A [M, r, I] in the order of the adapter's modalities."""
+        return torch.stack(self._adapter(adapter).A)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., O] from [..., I]."""
@@ -119,42 +101,33 @@ class MokaLinear(nn.Module, BaseTunerLayer):
             if self.merged:
                 self.unmerge()
             return self.base_layer(x, *args, **kwargs)
-        result = self.base_layer(x, *args, **kwargs)
-        for adapter in (*self.merged_adapters, *self._unmerged_active()):
-            routing = self.channel.read(adapter, self.name, x.device)
-            if adapter in self.merged_adapters and not has_media(routing):
-                continue
-            result = result + self._delta(adapter, x, routing).to(result.dtype)
+        unmerged = self._unmerged_active()
+        is_called = not unmerged or args or kwargs or torch.compiler.is_compiling() or not is_plain(self.base_layer)
+        result: Any = self.base_layer(x, *args, **kwargs) if is_called else None
+        for name in unmerged:
+            routing = self._routing(name, x)
+            result = updated(self._adapter(name), x, routing, self.base_layer, result)
+        for name in self.merged_adapters:
+            if has_media(self.channel.read(name, self.name, x.device)):
+                result = with_residual(self._adapter(name), x, self._routing(name, x), result)
         return result
 
     def _unmerged_active(self) -> list[str]:
         return [a for a in self.active_adapters if a in self.moka_B and a not in self.merged_adapters]
 
-    def _delta(self, adapter: str, x: Tensor, routing: Routing) -> Tensor:
-        """The adapter's part of the output; of a merged adapter only what the folded weight does not hold.
+    def _routing(self, adapter: str, x: Tensor) -> Routing:
+        routing = self.channel.read(adapter, self.name, x.device)
+        return routing_of(x, routing, self.options[adapter].interaction, self.channel.logits_to_keep)
 
-        The weights take x's dtype, not x theirs: a wider copy of every layer's input would be kept for the backward.
-        """
-        is_all_text = self._is_all_text(adapter, routing)
-        rows, routing = as_rows(x, routing, self.options[adapter].interaction, self.channel.logits_to_keep)
-        rows, B = self.moka_dropout[adapter](rows), self._weight("moka_B", adapter).to(x.dtype)
-        if is_all_text:
-            z = F.linear(rows, self._weight("moka_A_text", adapter).to(x.dtype)) * self.scaling[adapter]
-            delta = F.linear(z.masked_fill((routing.modality == PADDING).unsqueeze(-1), 0), B)
-        else:
-            compute = moka_residual if adapter in self.merged_adapters else moka_delta
-            options = {"scaling": self.scaling[adapter], **self.options[adapter].for_delta()}
-            delta = compute(rows, self.stacked_A(adapter, x.dtype), B, routing, **options)
-        return delta.view(*x.shape[:-1], -1)
-
-    def _is_all_text(self, adapter: str, routing: Routing) -> bool:
-        """Whether A_text alone tells the delta, as in a decode step: a sixth of the kernels.
-
-        Not where gradients are recorded: every A gets one, if only of zeros.
-        """
-        if torch.is_grad_enabled() or self.options[adapter].impl == "reference":
-            return False
-        return not has_media(routing)
+    def _adapter(self, name: str) -> Adapter:
+        dropout = self.moka_dropout[name]
+        return Adapter(
+            A=[self._weight(f"moka_A_{modality}", name) for modality in self.options[name].modalities],
+            B=self._weight("moka_B", name),
+            scaling=self.scaling[name],
+            dropout=dropout.p if dropout.training and isinstance(dropout, nn.Dropout) else 0.0,
+            options=self.options[name],
+        )
 
     def merge(
         self, safe_merge: bool = False, adapter_names: list[str] | None = None, *, allow_rounding: bool = False

@@ -15,8 +15,9 @@ from moka_peft.routing.placeholders import check_has_media_tokens
 
 from . import hook
 from .channel import ATTRIBUTE, RoutingChannel
+from .computation import DeltaOptions
 from .config import MokaConfig
-from .layer import DeltaOptions, MokaLinear
+from .layer import MokaLinear
 from .sharding import forget_absent_layers
 from .targets import expert_parameters, find_adaptable, placeholder_modalities
 

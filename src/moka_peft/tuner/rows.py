@@ -1,4 +1,4 @@
-"""What a layer sees of a forward's tokens, brought to the rows and columns that a routing describes."""
+"""The routing of just those tokens that a layer sees of a forward."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from torch import Tensor, compiler
 from moka_peft.routing import Routing
 
 
-def as_rows(x: Tensor, routing: Routing, interaction: str, logits_to_keep: int = 0) -> tuple[Tensor, Routing]:
-    """x as [N, S, I] and the routing of just those tokens.
+def routing_of(x: Tensor, routing: Routing, interaction: str, logits_to_keep: int = 0) -> Routing:
+    """The routing of the tokens of x, in their order, where that of the forward is `routing` [B, S].
 
-    Layers may flatten batch and sequence ([B S, I]), stack residual streams ([N, B, S, I]), or get the last columns
-    alone ([B, K, I]): Gemma 4 drops the others, at `logits_to_keep`, in layers that store no keys of their own.
-    An x that is none of these comes back as it is. Raises ValueError where a last column needs one that was dropped.
+    x is [B, S, I], or flattened ([B S, I]), or holds several streams ([N, B, S, I]), or the last columns alone
+    ([B, K, I]): Gemma 4 drops the others, at `logits_to_keep`, in layers that store no keys of their own.
+    Raises ValueError where it is none of these, or where a last column needs one that was dropped.
     """
     batch, length = routing.shape
-    if x.dim() == 2 and x.shape[0] == batch * length:
-        return x.unflatten(0, (batch, length)), routing
+    if x.shape[:-1] == routing.shape or (x.dim() == 2 and x.shape[0] == batch * length):
+        return routing
     if x.dim() > 3 and x.shape[-3:-1] == routing.shape:
-        rows = x.flatten(0, -3)
-        return rows, routing.repeated(rows.shape[0] // batch)
+        return routing.repeated(x.shape[:-3].numel())
     if x.dim() == 3 and (x.shape[0], x.shape[1]) == (batch, logits_to_keep) and logits_to_keep < length:
         kept = routing.last(x.shape[1])
         _check_complete(kept, interaction)
-        return x, kept
-    return x, routing
+        return kept
+    raise ValueError(
+        f"`routing` describes {[batch, length]} tokens, but the layer got {list(x.shape[:-1])} ([batch, sequence]). "
+        "Pass the routing of this very input."
+    )
 
 
 def _check_complete(kept: Routing, interaction: str) -> None:

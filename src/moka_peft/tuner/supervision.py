@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import has_media, media_plan
+from moka_peft.routing.plan import attending, has_media
 
 from .channel import RoutingChannel
 
@@ -113,8 +113,7 @@ def _shifted(values: Tensor) -> Tensor:
 
 def _read_instruction(routing: Routing) -> Tensor:
     """[B, S] bool: instruction tokens that media attend to."""
-    plan = media_plan(routing)
-    return torch.zeros_like(routing.is_media).scatter(1, plan.key, plan.allowed.any(1))
+    return attending(routing)[1].to(routing.modality.device)
 
 
 def _message(count: int, where: str) -> str:

@@ -1,0 +1,73 @@
+"""The adapted Linear as one autograd function: it keeps x and z, and adds in place whatever can be added in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .update import Update
+
+
+def adapted_linear(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    result: Tensor | None,
+    A: Sequence[Tensor],
+    B: Tensor,
+    update: Update,
+) -> Tensor:
+    """[..., O] from x [..., I]: the update added to `result`, or else to the frozen Linear of `weight` [O, I].
+
+    Where there is neither, the update alone. A [r, I] and B [O, r] may be stored wider than x: they take its dtype.
+    Differentiable once, in x, `result`, A and B.
+    """
+    return _AdaptedLinear.apply(x, weight, bias, result, update, B, *A)
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        result: Tensor | None,
+        update: Update,
+        B: Tensor,
+        *A: Tensor,
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        with _without_autocast(x):
+            narrow = [a.to(x.dtype) for a in A]
+            added_to = None if result is None else result.reshape(-1, result.shape[-1])
+            y, z = update.forward(rows, weight, bias, added_to, narrow, B.to(x.dtype))
+        ctx.update, ctx.has_result = update, result is not None
+        ctx.save_for_backward(x, z, weight, B, *A)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = gradients
+        x, z, weight, B, *A = ctx.saved_tensors
+        rows, given = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+        with _without_autocast(x):
+            narrow = [a.to(x.dtype) for a in A]
+            dx, dA, dB = ctx.update.backward(
+                given, rows, z, weight, narrow, B.to(x.dtype), wants_dx=ctx.needs_input_grad[0]
+            )
+        dx = None if dx is None else dx.view(x.shape)
+        dresult = g if ctx.has_result else None
+        return dx, None, None, dresult, None, dB.to(B.dtype), *(d.to(a.dtype) for d, a in zip(dA, A, strict=True))
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager:
+    """x has the dtype to compute in; autocast would narrow what is wide on purpose."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
