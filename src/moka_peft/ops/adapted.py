@@ -44,9 +44,9 @@ class _AdaptedLinear(torch.autograd.Function):
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         with _without_autocast(x):
-            narrow = [a.to(x.dtype) for a in A]
+            narrow = [_as(a, x.dtype) for a in A]
             added_to = None if result is None else result.reshape(-1, result.shape[-1])
-            y, z = update.forward(rows, weight, bias, added_to, narrow, B.to(x.dtype))
+            y, z = update.forward(rows, weight, bias, added_to, narrow, _as(B, x.dtype))
         ctx.update, ctx.has_result = update, result is not None
         ctx.save_for_backward(x, z, weight, B, *A)
         return y.view(*x.shape[:-1], -1)
@@ -58,13 +58,17 @@ class _AdaptedLinear(torch.autograd.Function):
         x, z, weight, B, *A = ctx.saved_tensors
         rows, given = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
         with _without_autocast(x):
-            narrow = [a.to(x.dtype) for a in A]
+            narrow = [_as(a, x.dtype) for a in A]
             dx, dA, dB = ctx.update.backward(
-                given, rows, z, weight, narrow, B.to(x.dtype), wants_dx=ctx.needs_input_grad[0]
+                given, rows, z, weight, narrow, _as(B, x.dtype), wants_dx=ctx.needs_input_grad[0]
             )
         dx = None if dx is None else dx.view(x.shape)
         dresult = g if ctx.has_result else None
-        return dx, None, None, dresult, None, dB.to(B.dtype), *(d.to(a.dtype) for d, a in zip(dA, A, strict=True))
+        return dx, None, None, dresult, None, _as(dB, B.dtype), *map(_as, dA, (a.dtype for a in A))
+
+
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager:

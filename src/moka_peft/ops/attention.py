@@ -15,90 +15,95 @@ from torch import Tensor
 
 from moka_peft.routing.plan import Blocks
 
-State = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # per block: queries, keys, received, what the kernel kept
+State = list[tuple[Tensor, ...]]  # per block: queries, keys, received, what the kernel kept; all with one head
 
 
-def attend(z: Tensor, blocks: Sequence[Blocks], lam: Tensor) -> tuple[Tensor, State]:
-    """u [T, r] from z [T, r] in float32 or wider; `lam` [M], one lambda per modality. And what the backward takes."""
+def attend(z: Tensor, blocks: Sequence[Blocks]) -> tuple[Tensor, State]:
+    """u [T, r] from z [T, r] in float32 or wider, and what the backward takes."""
     u, state = z.clone(), []
     for block in blocks:
-        query, key = _gather(z, block)
+        query, key = _rows(z, block.query), _keys(z, block)
         received, kept = _softmax_attention(query, key, block)
-        u.index_add_(0, block.query.flatten(), (received * _share(block, lam)).flatten(0, 1))
+        _add_to_queries(u, received.flatten(0, 2), block, block.lam)
         state.append((query, key, received, kept))
     return u, state
 
 
-def attend_backward(z: Tensor, du: Tensor, blocks: Sequence[Blocks], lam: Tensor, state: State) -> Tensor:
+def attend_backward(z: Tensor, du: Tensor, blocks: Sequence[Blocks], state: State) -> Tensor:
     """dz [T, r] of `attend`, the path through u = z + ... included."""
     dz = du.clone()
     for block, kept in zip(blocks, state, strict=True):
-        gradient = _rows(du, block.query) * _share(block, lam)
+        gradient = _gradient_of_queries(du, block).view_as(kept[0])
         dquery, dkey = _softmax_attention_backward(gradient, block, *kept)
-        dz.index_add_(0, block.query.flatten(), dquery.flatten(0, 1))
-        dz.index_add_(0, block.key.flatten(), dkey[:, : block.key.shape[1]].flatten(0, 1))
+        _add_to_queries(dz, dquery.flatten(0, 2), block)
+        dz.index_add_(0, block.key.flatten(), dkey[:, :, : block.key.shape[1]].flatten(0, 2))
     return dz
 
 
-def average(z: Tensor, blocks: Sequence[Blocks], lam: Tensor) -> Tensor:
+def average(z: Tensor, blocks: Sequence[Blocks]) -> Tensor:
     """u [T, r] where every query receives the mean of its keys."""
     u = z.clone()
     for block in blocks:
-        mean = _key_shares(block, z).unsqueeze(1) @ _rows(z, block.key)  # [C, 1, r]
-        u.index_add_(0, block.query.flatten(), (mean * _share(block, lam)).flatten(0, 1))
+        mean = _key_shares(block) @ _rows(z, block.key)  # [C, 1, 1, r]
+        _add_to_queries(u, mean.expand(-1, -1, block.query.shape[1], -1).flatten(0, 2), block, block.lam)
     return u
 
 
-def average_backward(z: Tensor, du: Tensor, blocks: Sequence[Blocks], lam: Tensor) -> Tensor:
+def average_backward(du: Tensor, blocks: Sequence[Blocks]) -> Tensor:
     """dz [T, r] of `average`."""
     dz = du.clone()
     for block in blocks:
-        gradient = (_rows(du, block.query) * _share(block, lam)).sum(1, keepdim=True)  # [C, 1, r]
-        dkey = _key_shares(block, z).unsqueeze(2) @ gradient
-        dz.index_add_(0, block.key.flatten(), dkey.flatten(0, 1))
+        gradient = block.weight[:, None, None] @ _rows(du, block.query)  # [C, 1, 1, r]
+        dz.index_add_(0, block.key.flatten(), (_key_shares(block).mT @ gradient).flatten(0, 2))
     return dz
 
 
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    return values.index_select(0, index.flatten()).view(*index.shape, -1)
+def _add_to_queries(u: Tensor, values: Tensor, block: Blocks, lam: Tensor | None = None) -> None:
+    """Adds [C Q, r], times lambda, to the rows of queries; these are different ones, so no slow index_add is needed."""
+    values = values if block.slots is None else values.index_select(0, block.slots)
+    present = u.index_select(0, block.rows)
+    u.index_copy_(0, block.rows, present.add_(values) if lam is None else present.addcmul_(values, lam))
 
 
-def _share(block: Blocks, lam: Tensor) -> Tensor:
-    """[C, Q, 1] what is received is multiplied with: the lambda of its query; 0 where the query only fills up."""
-    return (lam[block.modality] * block.weight).unsqueeze(2)
+def _gradient_of_queries(du: Tensor, block: Blocks) -> Tensor:
+    """[C Q, r] of what queries received; 0 at repeated ones."""
+    gradient = du.index_select(0, block.rows).mul_(block.lam)
+    if block.slots is None:
+        return gradient
+    return du.new_zeros(block.query.numel(), du.shape[1]).index_copy_(0, block.slots, gradient)
 
 
-def _key_shares(block: Blocks, like: Tensor) -> Tensor:
-    """[C, K] each key's part of the mean."""
-    real = torch.ones_like(block.key, dtype=like.dtype) if block.bias is None else block.bias.to(like.dtype).exp()
-    return real / real.sum(1, keepdim=True)
+def _rows(z: Tensor, index: Tensor) -> Tensor:
+    """[C, 1, N, r]: with one head, as torch's attention takes it."""
+    return z.index_select(0, index.flatten()).view(index.shape[0], 1, index.shape[1], z.shape[1])
 
 
-def _gather(z: Tensor, block: Blocks) -> tuple[Tensor, Tensor]:
-    """Queries [C, Q, r] and keys [C, K, r]; the zero keys of a hole are one more, at the end."""
-    query, key = _rows(z, block.query), _rows(z, block.key)
-    return query, key if block.hole is None else F.pad(key, (0, 0, 0, 1))
+def _keys(z: Tensor, block: Blocks) -> Tensor:
+    """[C, 1, K, r]; the zero keys of a hole are one more, at the end."""
+    key = _rows(z, block.key)
+    return key if block.hole is None else F.pad(key, (0, 0, 0, 1))
 
 
-def _bias(block: Blocks, like: Tensor) -> Tensor | None:
-    """[C, 1, K] what is added to the scores: -inf at filled-up keys, log n at n zero keys."""
-    bias = None if block.bias is None else block.bias.to(like.dtype)
+def _key_shares(block: Blocks) -> Tensor:
+    """[C, 1, 1, K] each key's part of the mean."""
+    real = torch.ones_like(block.key, dtype=block.weight.dtype) if block.bias is None else block.bias.exp()
+    return (real / real.sum(1, keepdim=True))[:, None, None]
+
+
+def _bias(block: Blocks) -> Tensor | None:
+    """[C, 1, 1, K] what is added to the scores: -inf at filled-up keys, log n at n zero keys."""
+    bias = block.bias
     if block.hole is not None:
-        real = like.new_zeros(block.key.shape) if bias is None else bias
-        bias = torch.cat([real, block.hole.unsqueeze(1).to(like.dtype)], 1)
-    return None if bias is None else bias.unsqueeze(1)
+        real = torch.zeros_like(block.key, dtype=block.weight.dtype) if bias is None else bias
+        bias = torch.cat([real, block.hole.unsqueeze(1)], 1)
+    return None if bias is None else bias[:, None, None]
 
 
 def _softmax_attention(query: Tensor, key: Tensor, block: Blocks) -> tuple[Tensor, Tensor]:
-    """softmax(q k / sqrt r + bias) k: [C, Q, r]; and what the backward needs of it."""
-    bias, scale = _bias(block, query), 1 / math.sqrt(query.shape[-1])
+    """softmax(q k / sqrt r + bias) k: [C, 1, Q, r]; and what its backward needs."""
+    bias, scale = _bias(block), 1 / math.sqrt(query.shape[-1])
     if query.device.type == "cpu":
-        bias = None if bias is None else bias.unsqueeze(1)
-        q, k = query.unsqueeze(1), key.unsqueeze(1)  # one head
-        out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, k, attn_mask=bias, scale=scale
-        )
-        return out.squeeze(1), logsumexp
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, key, attn_mask=bias, scale=scale)
     scores = (query * scale) @ key.mT
     weights = (scores if bias is None else scores + bias).softmax(-1)
     return weights @ key, weights
@@ -110,12 +115,9 @@ def _softmax_attention_backward(
     """Gradients of queries and keys; the keys are values, too."""
     scale = 1 / math.sqrt(query.shape[-1])
     if query.device.type == "cpu":
-        bias = _bias(block, query)
-        bias = None if bias is None else bias.unsqueeze(1)
-        g, q, k, out = (t.unsqueeze(1) for t in (gradient, query, key, received))
-        dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            g, q, k, k, out, kept, 0.0, False, attn_mask=bias, scale=scale
+        dquery, dkey, dvalue = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            gradient, query, key, key, received, kept, 0.0, False, attn_mask=_bias(block), scale=scale
         )
-        return dq.squeeze(1), (dk + dv).squeeze(1)
+        return dquery, dkey.add_(dvalue)
     dscores = kept * (gradient @ key.mT - (gradient * received).sum(-1, keepdim=True)) * scale
     return dscores @ key, dscores.mT @ query + kept.mT @ gradient

@@ -9,7 +9,6 @@ Three ways, all exact; the cheapest is taken for each layer's shape and the batc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,60 +18,50 @@ from moka_peft.routing.plan import Plan
 from .dropout import Dropout, Mask
 
 # What they cost on two CPU cores, in multiply-adds (1.3e11 a second): measured at widths 512 to 2048, ranks 4 to 64.
-MATMUL_COST = 1_300_000  # one more matmul; and its A is packed again:
-PACKING_COST = 30  # an element of A
-COPY_COST = 32  # an element of x that is gathered, and its gradient scattered
+MATMUL_COST = 800_000  # one more matmul; and its A is packed again:
+PACKING_COST = 20  # an element of A
+COPY_COST = 48  # an element of x that is gathered, and its gradient scattered
 FREE_RANK = 16  # up to here a matmul waits for x, not for arithmetic
 PIECE = 2**18  # elements of x that are gathered or masked at a time: they stay in the cache
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some rows and the A they take: `modality`'s, or None for all."""
-
-    rows: slice | Tensor
-    modality: int | None
 
 
 def project(x: Tensor, A: Sequence[Tensor], plan: Plan, dropout: Dropout | None) -> Tensor:
     """z [T, r] from x [T, I] and an A [r, I] per modality: every token by its own; 0 at padding."""
     way = choose_way(plan, x, A)
-    rank, is_stacked = A[0].shape[0], way == "stacked"
-    mask = Mask(dropout, x.device) if dropout else None
-    stack = torch.cat(list(A)) if is_stacked else None
-    z = x.new_empty(x.shape[0], len(A) * rank) if is_stacked else x.new_zeros(x.shape[0], rank)
-    for piece in _pieces(plan, x, way, in_parts=mask is not None):
-        weight = A[piece.modality] if piece.modality is not None else stack
-        taken = _take(x, piece.rows)
-        if mask:
-            taken = mask.next(taken).mul_(taken)
-        if isinstance(piece.rows, slice):
-            torch.mm(taken, weight.t(), out=z[piece.rows])
+    if way == "stacked":
+        return _own(_product(x, torch.cat(list(A)), dropout), plan, A[0].shape[0])
+    z, mask = x.new_zeros(x.shape[0], A[0].shape[0]), _mask(dropout, x)
+    transposed = [a.t() for a in A]
+    for rows, index, taken, out in _pieces(plan, way, x, z, in_parts=mask is not None):
+        taken = taken if mask is None else mask.next(taken).mul_(taken)
+        if rows is None:
+            torch.mm(taken, transposed[index], out=out)
         else:
-            z.index_copy_(0, piece.rows, taken @ weight.t())
-    return _own(z, plan, rank) if is_stacked else z
+            z.index_copy_(0, rows, taken @ transposed[index])
+    return z
 
 
 def project_backward(
     dx: Tensor | None, dz: Tensor, x: Tensor, A: Sequence[Tensor], plan: Plan, dropout: Dropout | None
 ) -> list[Tensor]:
     """Every A's gradient [r, I]; adds dz A to `dx` [T, I] in place. `dz` [T, r] is 0 at padding."""
-    way = choose_way(plan, x, A)
-    rank, is_stacked = A[0].shape[0], way == "stacked"
-    mask = Mask(dropout, x.device) if dropout else None
-    stack = torch.cat(list(A)) if is_stacked else None
-    dz = _spread(dz, plan, len(A)) if is_stacked else dz
-    dA = dz.new_zeros(len(A), rank, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-    for piece in _pieces(plan, x, way, in_parts=mask is not None):
-        weight, total = (
-            (A[piece.modality], dA[piece.modality]) if piece.modality is not None else (stack, dA.flatten(0, 1))
-        )
-        taken, gradient = _take(x, piece.rows), _take(dz, piece.rows)
-        kept = mask.next(taken) if mask else None
-        if dx is not None:
-            _add_product(dx, piece.rows, gradient, weight, kept)
-        _accumulate(total, gradient.t(), taken if kept is None else kept.mul_(taken))
-    return list(dA.unbind())
+    way, modalities = choose_way(plan, x, A), len(A)
+    if way == "stacked":
+        spread, stack = _spread(dz, plan, modalities), torch.cat(list(A))
+        if dropout is None:
+            if dx is not None:
+                dx.addmm_(spread, stack)
+            return list((spread.t() @ x).view(modalities, -1, x.shape[1]).unbind())
+        dz, A = spread, [stack]
+    mask = _mask(dropout, x)
+    dA = dz.new_zeros(len(A), *A[0].shape, dtype=torch.promote_types(x.dtype, torch.float32))
+    totals, has_dx = dA.unbind(), dx is not None
+    for rows, index, taken, gradient, *out in _pieces(plan, way, x, dz, dx, in_parts=mask is not None):
+        kept = None if mask is None else mask.next(taken)
+        if has_dx:
+            _add_product(dx if rows is not None else out[0], rows, gradient, A[index], kept)
+        _accumulate(totals[index], gradient.t(), taken if kept is None else kept.mul_(taken))
+    return list(dA.view(modalities, -1, x.shape[1]).unbind())
 
 
 def choose_way(plan: Plan, x: Tensor, A: Sequence[Tensor]) -> str:
@@ -82,36 +71,58 @@ def choose_way(plan: Plan, x: Tensor, A: Sequence[Tensor]) -> str:
     rank, elements = A[0].shape[0], x.numel()
     costs = {
         "stacked": elements * max(len(A) * rank - max(rank, FREE_RANK), 0),
-        "runs": len(plan.runs) * (MATMUL_COST + PACKING_COST * A[0].numel()),
+        "runs": len(plan.lengths) * (MATMUL_COST + PACKING_COST * A[0].numel()),
         "sorted": elements * COPY_COST,
     }
     return min(costs, key=lambda way: costs[way])
 
 
-def _pieces(plan: Plan, x: Tensor, way: str, *, in_parts: bool) -> Iterator[Piece]:
-    """The rows of x, each once; `in_parts`: no more of them at a time than stay in the cache."""
-    if way == "stacked":
-        spans = [(0, x.shape[0], None)]
-    elif way == "runs":
-        spans = plan.runs
-    else:
-        spans = [(a, b, m) for m, (a, b) in enumerate(zip(plan.bounds, plan.bounds[1:], strict=False))]
-    most = max(PIECE // x.shape[1], 1) if way == "sorted" or (in_parts and x.device.type == "cpu") else x.shape[0]
-    for first, last, modality in spans:
-        for start in range(first, last, most):
-            stop = min(start + most, last)
-            yield Piece(plan.order[start:stop] if way == "sorted" else slice(start, stop), modality)
+def _mask(dropout: Dropout | None, x: Tensor) -> Mask | None:
+    return None if dropout is None else Mask(dropout, x.device)
 
 
-def _take(values: Tensor, rows: slice | Tensor) -> Tensor:
-    return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
+def _product(x: Tensor, weight: Tensor, dropout: Dropout | None) -> Tensor:
+    """x weight^T, [T, R]; of what is kept of x."""
+    mask = _mask(dropout, x)
+    if mask is None:
+        return x @ weight.t()
+    return torch.cat([mask.next(part).mul_(part) @ weight.t() for part in x.split(_rows_in_cache(x))])
 
 
-def _add_product(dx: Tensor, rows: slice | Tensor, gradient: Tensor, weight: Tensor, kept: Tensor | None) -> None:
-    if isinstance(rows, slice) and kept is None:
-        dx[rows].addmm_(gradient, weight)
-    elif isinstance(rows, slice):
-        dx[rows].addcmul_(gradient @ weight, kept)
+def _rows_in_cache(x: Tensor) -> int:
+    return max(PIECE // x.shape[1], 1) if x.device.type == "cpu" else x.shape[0]
+
+
+def _pieces(plan: Plan, way: str, x: Tensor, *others: Tensor | None, in_parts: bool) -> Iterator[tuple]:
+    """Per piece: its rows if they are gathered (else None), the weight that they take, and those rows of every tensor.
+
+    Rows of padding are in none. `in_parts`: no more rows at a time than stay in the cache.
+    """
+    tensors = [x, *(other for other in others if other is not None)]
+    most = _rows_in_cache(x)
+    if way == "sorted":
+        for index in range(len(plan.bounds) - 1):
+            for start in range(plan.bounds[index], plan.bounds[index + 1], most):
+                rows = plan.order[start : min(start + most, plan.bounds[index + 1])]
+                yield rows, index, *(t.index_select(0, rows) for t in tensors)
+        return
+    lengths, indices = (plan.lengths, plan.values) if way == "runs" else ((x.shape[0],), (0,))
+    for index, *parts in zip(indices, *(t.split(lengths) for t in tensors), strict=True):
+        if index < 0:
+            continue
+        if not in_parts or parts[0].shape[0] <= most:
+            yield None, index, *parts
+        else:
+            for piece in zip(*(part.split(most) for part in parts), strict=True):
+                yield None, index, *piece
+
+
+def _add_product(dx: Tensor, rows: Tensor | None, gradient: Tensor, weight: Tensor, kept: Tensor | None) -> None:
+    """dx += gradient weight, as far as it is kept; `rows`: which rows of dx these are."""
+    if rows is None and kept is None:
+        dx.addmm_(gradient, weight)
+    elif rows is None:
+        dx.addcmul_(gradient @ weight, kept)
     else:
         product = gradient @ weight
         dx.index_add_(0, rows, product if kept is None else product.mul_(kept))
@@ -127,16 +138,11 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 def _own(stacked: Tensor, plan: Plan, rank: int) -> Tensor:
     """Each token's own part [T, r] of what all A's gave [T, M r]."""
-    parts = stacked.unflatten(1, (-1, rank))
-    own = parts.gather(1, _index(plan, rank)).squeeze(1)
+    own = stacked.view(-1, rank).index_select(0, plan.own)
     return own.masked_fill_((plan.modality < 0).unsqueeze(1), 0) if plan.has_padding else own
 
 
 def _spread(dz: Tensor, plan: Plan, modalities: int) -> Tensor:
     """The reverse of `_own`: [T, M r], 0 at other modalities."""
-    spread = dz.new_zeros(dz.shape[0], modalities, dz.shape[1])
-    return spread.scatter_(1, _index(plan, dz.shape[1]), dz.unsqueeze(1)).flatten(1)
-
-
-def _index(plan: Plan, rank: int) -> Tensor:
-    return plan.modality.clamp(min=0)[:, None, None].expand(-1, 1, rank)
+    spread = dz.new_zeros(dz.shape[0] * modalities, dz.shape[1])
+    return spread.index_copy_(0, plan.own, dz).view(dz.shape[0], -1)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import Blocks, Plan, blocks_of, lambdas, plan_of
+from moka_peft.routing.plan import Blocks, Plan, blocks_of, plan_of
 
 from .attention import average, average_backward
 from .dropout import Dropout
@@ -27,15 +27,16 @@ from .dropout import Dropout
 class Update:
     """Everything that takes no gradient. `parts`: the implementation, `ops.eager` or `ops.triton`.
 
-    `before` and `after`: what z and the expansion are multiplied with; one of them is s. `lam` [M] float32 or wider.
+    `before` and `after`: what z and the expansion are multiplied with; one of them is s. `wide`: the dtype
+    of the attention, float32 or wider.
     """
 
     plan: Plan
     blocks: Sequence[Blocks]
-    lam: Tensor
     interaction: str
     before: float
     after: float
+    wide: torch.dtype
     parts: ModuleType
     dropout: Dropout | None
 
@@ -54,14 +55,15 @@ class Update:
         dropout: Dropout | None = None,
     ) -> Update:
         """The update of a layer whose input is `dtype`; its plan is made once for all layers of a forward."""
-        modalities = len(cross_scale) + 1
-        is_text_query = interaction == "text_query"
+        wide = torch.promote_types(dtype, torch.float32)
         contiguous = interaction == "cross_attention" and instruction_span == "contiguous"
-        blocks = blocks_of(routing, modalities, text_query=is_text_query, contiguous=contiguous)
+        is_text_query = interaction == "text_query"
         return cls(
-            plan=plan_of(routing, modalities),
-            blocks=() if interaction == "none" else blocks,
-            lam=lambdas(routing, cross_scale, torch.promote_types(dtype, torch.float32)),
+            plan=plan_of(routing, len(cross_scale) + 1),
+            blocks=()
+            if interaction == "none"
+            else blocks_of(routing, cross_scale, wide, text_query=is_text_query, contiguous=contiguous),
+            wide=wide,
             interaction=interaction,
             before=scaling if scale_before_attention else 1.0,
             after=1.0 if scale_before_attention else scaling,
@@ -80,25 +82,25 @@ class Update:
         if not self.blocks:
             u, state = wide, None
         elif self.interaction == "mean":
-            u, state = average(wide, self.blocks, self.lam), None
+            u, state = average(wide, self.blocks), None
         else:
-            u, state = self.parts.attend(wide, self.blocks, self.lam)
+            u, state = self.parts.attend(wide, self.blocks)
         return u.to(z.dtype), state
 
     def interact_backward(self, z: Tensor, du: Tensor, state: Any) -> Tensor:
         """dz [T, r] from du [T, r]."""
-        wide, du = self._scaled(z), du.to(self.lam.dtype)
+        du = du.to(self.wide)
         if not self.blocks:
             dz = du
         elif self.interaction == "mean":
-            dz = average_backward(wide, du, self.blocks, self.lam)
+            dz = average_backward(du, self.blocks)
         else:
-            dz = self.parts.attend_backward(wide, du, self.blocks, self.lam, state)
+            dz = self.parts.attend_backward(self._scaled(z), du, self.blocks, state)
         dz = dz if self.before == 1 else dz * self.before
         return dz.to(z.dtype)
 
     def _scaled(self, z: Tensor) -> Tensor:
-        wide = z.to(self.lam.dtype)
+        wide = z if z.dtype == self.wide else z.to(self.wide)
         return wide if self.before == 1 else wide * self.before
 
     def forward(

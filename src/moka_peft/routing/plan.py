@@ -14,22 +14,24 @@ from torch import Tensor
 
 from .routing import Routing
 
-QUERIES_PER_CHUNK = 128  # as fast as one long block or faster at 700 to 3,000 queries, and it leaves little to fill up
+QUERIES_PER_CHUNK = {"cpu": 256, "cuda": 128}  # at 160 to 700 queries a turn 256 take 0.7 to 0.9 times as long as 128
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Which A every token takes.
 
-    `modality` [T] int64, -1 padding. `order` [N] int64: the real tokens' rows, sorted by modality, in their own order
-    within one; those of modality m are order[bounds[m]:bounds[m + 1]]. `runs`: (start, stop, modality) of neighbours of
-    one modality. Padding is in neither.
+    `modality` [T] int64, -1 padding. `own` [T] int64: t M + modality (text's for padding), a row of [T M, r].
+    `order` [N] int64: the real tokens' rows, sorted by modality, in their own order within one; those of modality m are
+    order[bounds[m]:bounds[m + 1]]. `lengths` and `values`: runs of neighbours of one modality, padding's (-1) included.
     """
 
     modality: Tensor
+    own: Tensor
     order: Tensor
     bounds: tuple[int, ...]
-    runs: tuple[tuple[int, int, int], ...]
+    lengths: tuple[int, ...]
+    values: tuple[int, ...]
     has_padding: bool
 
 
@@ -37,22 +39,21 @@ class Plan:
 class Blocks:
     """Who attends to whom: C chunks of queries, each of which shares its keys (one turn of one sample).
 
-    `query` [C, Q] int64 rows; a short chunk repeats its last one, with `weight` [C, Q] float32 0 there and 1 elsewhere.
-    `modality` [C, Q] int64: whose lambda multiplies what a query receives. `key` [C, K] int64 rows, filled up with row
-    0, where `bias` [C, K] float32 is -inf, else 0; None: nothing is filled up. `hole` [C] float64: the logarithm of how
-    many zero keys take part (-inf: none); None: in no chunk. A row may be a query in several chunks.
+    `query` [C, Q] int64 rows; a short chunk repeats its last one. `weight` [C, Q]: the lambda of what a query receives,
+    0 where it is such a repeated one. `key` [C, K] int64 rows, filled up with row 0, where `bias` [C, K] is -inf, else
+    0; None: nothing is filled up. `hole` [C]: the logarithm of how many zero keys take part (-inf: none); None: in no
+    chunk. Of the queries that are not repeated: `rows` [N], each once, `slots` [N] where in `query` they are (None:
+    everywhere), and `lam` [N, 1]. Values are of the dtype to compute in.
     """
 
     query: Tensor
     weight: Tensor
-    modality: Tensor
     key: Tensor
     bias: Tensor | None
     hole: Tensor | None
-
-    def to(self, device: torch.device) -> Blocks:
-        """The same blocks on `device`."""
-        return Blocks(*(None if t is None else t.to(device) for t in vars(self).values()))  # pyright: ignore[reportArgumentType]
+    rows: Tensor
+    slots: Tensor | None
+    lam: Tensor
 
 
 def plan_of(routing: Routing, modalities: int) -> Plan:
@@ -60,21 +61,24 @@ def plan_of(routing: Routing, modalities: int) -> Plan:
     return _cached(routing, ("plan", modalities), lambda: _plan(routing, modalities))
 
 
-def blocks_of(routing: Routing, modalities: int, *, text_query: bool = False, contiguous: bool = False) -> list[Blocks]:
+def blocks_of(
+    routing: Routing,
+    cross_scale: tuple[float, ...],
+    dtype: torch.dtype,
+    *,
+    text_query: bool = False,
+    contiguous: bool = False,
+) -> list[Blocks]:
     """Media attend to the instruction of their turn and sample; with `text_query`, instruction to each modality.
 
-    A query without keys is in none. Chunks are put together by their number of keys, up to powers of two.
+    `cross_scale`: lambda per media modality; `dtype` to compute in. A query without keys is in no chunk. Chunks are put
+    together by their number of keys, up to powers of two.
     `contiguous`: positions between an instruction's first and last token that are not part of it are zero keys.
     """
-    key = ("blocks", modalities, text_query, contiguous)
-    return _cached(routing, key, lambda: _blocks(routing, modalities, text_query, contiguous))
-
-
-def lambdas(routing: Routing, cross_scale: tuple[float, ...], dtype: torch.dtype) -> Tensor:
-    """One lambda per modality, text's 0 first: [M]."""
-    device = routing.modality.device
-    key = ("lambdas", cross_scale, dtype)
-    return _cached(routing, key, lambda: torch.tensor([0.0, *cross_scale], dtype=dtype, device=device))
+    key = ("blocks", cross_scale, dtype, text_query, contiguous)
+    return _cached(
+        routing, key, lambda: _blocks(routing, torch.tensor([0.0, *cross_scale], dtype=dtype), text_query, contiguous)
+    )
 
 
 def has_media(routing: Routing) -> bool:
@@ -140,26 +144,30 @@ def _plan(routing: Routing, modalities: int) -> Plan:
     for count in counts[1:]:
         bounds.append(bounds[-1] + count)
     values, lengths = torch.unique_consecutive(modality, return_counts=True)
-    stops = lengths.cumsum(0).tolist()
-    runs = [
-        (stop - length, stop, value)
-        for value, length, stop in zip(values.tolist(), lengths.tolist(), stops, strict=True)
-        if value >= 0
-    ]
     device = routing.modality.device
-    return Plan(routing.modality.flatten(), order[counts[0] :].to(device), tuple(bounds), tuple(runs), counts[0] > 0)
+    own = torch.arange(len(modality)) * modalities + modality.clamp(min=0)
+    return Plan(
+        modality=routing.modality.flatten(),
+        own=own.to(device),
+        order=order[counts[0] :].to(device),
+        bounds=tuple(bounds),
+        lengths=tuple(lengths.tolist()),
+        values=tuple(values.tolist()),
+        has_padding=counts[0] > 0,
+    )
 
 
-def _blocks(routing: Routing, modalities: int, text_query: bool, contiguous: bool) -> list[Blocks]:
+def _blocks(routing: Routing, lam: Tensor, text_query: bool, contiguous: bool) -> list[Blocks]:
     modality, turn, group = _by_turn(routing)
     text, media = (modality == 0) & (turn > 0), (modality > 0) & (turn > 0)
-    if not text_query:
-        return [block.to(routing.modality.device) for block in _pairs(media, text, group, modality, contiguous)]
-    return [
-        block.to(routing.modality.device)
-        for m in range(1, modalities)
-        for block in _pairs(text, media & (modality == m), group, torch.full_like(modality, m), False)
-    ]
+    if text_query:
+        sides = [(text, media & (modality == m), lam[m].expand(len(modality))) for m in range(1, len(lam))]
+    else:
+        sides = [(media, text, lam[modality.clamp(min=0)])]
+    device = routing.modality.device
+    longest = QUERIES_PER_CHUNK.get(device.type, 128)
+    blocks = [block for query, key, own in sides for block in _pairs(query, key, group, own, contiguous, longest)]
+    return [Blocks(*(None if t is None else t.to(device) for t in vars(b).values())) for b in blocks]  # pyright: ignore[reportArgumentType]
 
 
 def _by_turn(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,29 +177,46 @@ def _by_turn(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
     return modality, turn, row * (int(turn.max()) + 1) + turn
 
 
-def _pairs(query: Tensor, key: Tensor, group: Tensor, scale: Tensor, contiguous: bool) -> list[Blocks]:
-    """Blocks in which the rows of `query` [T] attend to those of `key` [T] in their group; `scale` [T] their lambda."""
+def _pairs(query: Tensor, key: Tensor, group: Tensor, lam: Tensor, contiguous: bool, longest: int) -> list[Blocks]:
+    """Blocks of up to `longest` rows of `query` [T] that attend to those of `key` [T] in their group; `lam` [T]."""
     keys, key_counts, key_starts = _by_group(key, group)
     queries, query_counts, query_starts = _by_group(query & (key_counts[group] > 0), group)
     if not len(queries):
         return []
-    chunks_of = (query_counts + QUERIES_PER_CHUNK - 1) // QUERIES_PER_CHUNK
-    chunk_group = torch.arange(len(chunks_of)).repeat_interleave(chunks_of)  # [C]
-    first_chunk = chunks_of.cumsum(0) - chunks_of
-    part = torch.arange(len(chunk_group)) - first_chunk[chunk_group]
-    start = query_starts[chunk_group] + part * QUERIES_PER_CHUNK
-    length = (query_counts[chunk_group] - part * QUERIES_PER_CHUNK).clamp(max=QUERIES_PER_CHUNK)
+    chunks_of = (query_counts + longest - 1) // longest
+    size = (query_counts + chunks_of - 1) // chunks_of.clamp(min=1)  # two chunks of 84, not 128 and 40
+    owner = torch.arange(len(chunks_of)).repeat_interleave(chunks_of)  # [C] the group of every chunk
+    first = (torch.arange(len(owner)) - (chunks_of.cumsum(0) - chunks_of)[owner]) * size[owner]
+    start, length = query_starts[owner] + first, torch.minimum(query_counts[owner] - first, size[owner])
     found = []
-    size = _powers_of_two(key_counts[chunk_group])
-    for bucket in size.unique():
-        chosen = size == bucket
-        rows, real = _table(queries, start[chosen], length[chosen], repeat_last=True)
-        owner = chunk_group[chosen]
-        key_rows, key_real = _table(keys, key_starts[owner], key_counts[owner], repeat_last=False)
-        bias = None if bool(key_real.all()) else torch.zeros(key_real.shape).masked_fill_(~key_real, -torch.inf)
-        hole = _holes(key_rows, key_counts[owner]) if contiguous else None
-        found.append(Blocks(rows, real.float(), scale[rows], key_rows, bias, hole))
+    bucket = _powers_of_two(key_counts[owner])
+    for members in (bucket == keys_up_to for keys_up_to in bucket.unique()):
+        count = key_counts[owner[members]]
+        found.append(
+            _block(
+                *_table(queries, start[members], length[members], repeat_last=True),
+                *_table(keys, key_starts[owner[members]], count, repeat_last=False),
+                lam,
+                count if contiguous else None,
+            )
+        )
     return found
+
+
+def _block(query: Tensor, real: Tensor, key: Tensor, key_real: Tensor, lam: Tensor, count: Tensor | None) -> Blocks:
+    bias = lam.new_zeros(key.shape).masked_fill_(~key_real, -torch.inf)
+    slots = real.flatten().nonzero().squeeze(1)
+    rows = query.flatten()[slots]
+    return Blocks(
+        query=query,
+        weight=lam[query] * real,
+        key=key,
+        bias=None if bool(key_real.all()) else bias,
+        hole=None if count is None else _holes(key, count, lam.dtype),
+        rows=rows,
+        slots=None if bool(real.all()) else slots,
+        lam=lam[rows].unsqueeze(1),
+    )
 
 
 def _by_group(mask: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,11 +239,11 @@ def _powers_of_two(counts: Tensor) -> Tensor:
     return 2 ** counts.double().log2().ceil().long()
 
 
-def _holes(key: Tensor, count: Tensor) -> Tensor | None:
+def _holes(key: Tensor, count: Tensor, dtype: torch.dtype) -> Tensor | None:
     """log of the positions between a chunk's first and last key [C, K] that are no keys; None where there are none."""
     last = key.gather(1, count.unsqueeze(1) - 1).squeeze(1)
     missing = last - key[:, 0] + 1 - count
-    return missing.double().log() if bool(missing.any()) else None
+    return missing.to(dtype).log() if bool(missing.any()) else None
 
 
 __all__ = [
@@ -228,7 +253,6 @@ __all__ = [
     "blocks_of",
     "has_media",
     "has_padding",
-    "lambdas",
     "plan_of",
     "rows_that_differ",
 ]
