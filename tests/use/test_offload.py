@@ -79,7 +79,7 @@ def test_adapter_trains_on_an_offloaded_base(offloaded, adapted, llava, batch):
         model.train()(**inputs, labels=labels_after_question(inputs)).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if ".moka_" in name})
     for name, gradient in gradients[0].items():
-        assert torch.equal(gradients[1][name], gradient), name
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)  # an offloaded base multiplies by itself
 
 
 def test_saved_adapter_loads_onto_an_offloaded_base(offloaded, adapted, llava, batch, tmp_path):

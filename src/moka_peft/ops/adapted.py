@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .update import Update
 
@@ -52,8 +51,12 @@ class _AdaptedLinear(torch.autograd.Function):
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "MokA's update has no second derivative (create_graph=True). Use MokaConfig(impl='reference'), which is "
+                "slow, or leave the adapted layers out of it."
+            )
         (g,) = gradients
         x, z, weight, B, *A = ctx.saved_tensors
         rows, given = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])

@@ -96,7 +96,7 @@ def _rows_in_cache(x: Tensor) -> int:
 def _pieces(plan: Plan, way: str, x: Tensor, *others: Tensor | None, in_parts: bool) -> Iterator[tuple]:
     """Per piece: its rows if they are gathered (else None), the weight that they take, and those rows of every tensor.
 
-    Rows of padding are in none. `in_parts`: no more rows at a time than stay in the cache.
+    Of gathered tensors there are two: the third is written to by row. Rows of padding are in none. `in_parts`: no more rows at a time than stay in the cache.
     """
     tensors = [x, *(other for other in others if other is not None)]
     most = _rows_in_cache(x)
@@ -104,7 +104,7 @@ def _pieces(plan: Plan, way: str, x: Tensor, *others: Tensor | None, in_parts: b
         for index in range(len(plan.bounds) - 1):
             for start in range(plan.bounds[index], plan.bounds[index + 1], most):
                 rows = plan.order[start : min(start + most, plan.bounds[index + 1])]
-                yield rows, index, *(t.index_select(0, rows) for t in tensors)
+                yield rows, index, *(t.index_select(0, rows) for t in tensors[:2])
         return
     lengths, indices = (plan.lengths, plan.values) if way == "runs" else ((x.shape[0],), (0,))
     for index, *parts in zip(indices, *(t.split(lengths) for t in tensors), strict=True):
