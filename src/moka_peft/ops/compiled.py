@@ -86,7 +86,7 @@ def compress(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     """u and z, both [B, S, r]."""
-    update = _update(x, modality, turn, plan, cross_scale, interaction, span, before, impl)
+    update = _update(x, A.shape[1], modality, turn, plan, cross_scale, interaction, span, before, impl)
     z = update.compress(x.reshape(-1, x.shape[-1]), A.unbind())
     u, _ = update.interact(z)
     u = u.clone() if u is z else u
@@ -115,7 +115,7 @@ def compress_backward(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     """dx [B, S, I] and dA [M, r, I] from du [B, S, r]."""
-    update = _update(x, modality, turn, plan, cross_scale, interaction, span, before, impl)
+    update = _update(x, A.shape[1], modality, turn, plan, cross_scale, interaction, span, before, impl)
     rows, flat = x.reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])
     _, state = update.interact(flat)
     dx = torch.zeros_like(rows, memory_format=torch.contiguous_format)
@@ -144,6 +144,7 @@ compress.register_autograd(_backward, setup_context=_keep_for_backward)
 
 def _update(
     x: Tensor,
+    rank: int,
     modality: Tensor,
     turn: Tensor,
     plan: Tensor,
@@ -159,7 +160,7 @@ def _update(
     return Update.of(
         routing,
         x.dtype,
-        parts_for(impl, x),
+        parts_for(impl, x, rank),
         scaling=before,
         cross_scale=tuple(cross_scale),
         interaction=interaction,

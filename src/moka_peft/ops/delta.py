@@ -60,7 +60,7 @@ def moka_delta(
     if torch.compiler.is_compiling():
         return F.linear(compiled_update(x, A, routing, impl=impl, **options), B)
     return adapted_linear(
-        x, None, None, None, A.unbind(), B, Update.of(routing, x.dtype, parts_for(impl, x), **options)
+        x, None, None, None, A.unbind(), B, Update.of(routing, x.dtype, parts_for(impl, x, B.shape[1]), **options)
     )
 
 

@@ -82,14 +82,16 @@ def blocks_of(
 
 
 def has_media(routing: Routing) -> bool:
-    """Whether any token is media; read from the device once per Routing. In a compiled graph always: it fits all."""
+    """Whether any token is media; read from the device once per Routing. In a compiled graph True unless known: fits all."""
     if torch.compiler.is_compiling():
-        return True
+        return routing._derived.get("has_media", True)
     return _cached(routing, "has_media", lambda: bool(routing.is_media.any()))
 
 
 def has_padding(routing: Routing) -> bool:
-    """Whether any token is padding; read from the device once per Routing."""
+    """Whether any token is padding; as `has_media`."""
+    if torch.compiler.is_compiling():
+        return routing._derived.get("has_padding", True)
     return _cached(routing, "has_padding", lambda: bool((routing.modality < 0).any()))
 
 

@@ -58,22 +58,22 @@ def updated(adapter: Adapter, x: Tensor, routing: Routing, base: Any, result: Te
     """
     options, given = adapter.options, x
     x = _as_autocast(x)
-    if torch.compiler.is_compiling() or options.impl == "reference":
-        result = base(given) if result is None else result
-        return result + _delta(adapter, x, routing).to(result.dtype)
-    weight, bias = (
-        (_as_autocast(base.weight), None if base.bias is None else _as_autocast(base.bias))
-        if result is None
-        else (None, None)
-    )
+    in_operators = torch.compiler.is_compiling() or options.impl == "reference"
+    if result is None and in_operators:
+        result = base(given)
+    weight = bias = None
+    if result is None:
+        weight, bias = _as_autocast(base.weight), None if base.bias is None else _as_autocast(base.bias)
     added_to = result if result is not None and result.dtype == x.dtype else None
-    if not torch.is_grad_enabled() and not has_media(routing):
+    if _needs_text_matrix_only(adapter, routing):
         y = _text_path(adapter, x, routing, weight, bias, added_to)
+    elif in_operators:
+        y, added_to = _delta(adapter, x, routing), None
     else:
         update = Update.of(
             routing,
             x.dtype,
-            parts_for(options.impl, x),
+            parts_for(options.impl, x, adapter.B.shape[1]),
             scaling=adapter.scaling,
             dropout=_draw(adapter),
             **options.settings,
@@ -107,6 +107,12 @@ def _delta(adapter: Adapter, x: Tensor, routing: Routing) -> Tensor:
     else:
         y = F.linear(compiled_update(rows, A, routing, **options), B)
     return y.view(*x.shape[:-1], -1)
+
+
+def _needs_text_matrix_only(adapter: Adapter, routing: Routing) -> bool:
+    """As in a decode step. Not where gradients are recorded: every A gets one, if only of zeros."""
+    is_plain = not adapter.dropout and adapter.options.impl != "reference"
+    return is_plain and not torch.is_grad_enabled() and not has_media(routing)
 
 
 def _is_lone(routing: Routing) -> bool:
