@@ -164,11 +164,13 @@ def test_embeddings_with_explicit_routing(model, spec, chat):
 
 
 def test_a_prompt_is_routed_once(model, chat, monkeypatch):
-    from moka_peft.tuner import generation, hook
+    from moka_peft.routing.scan import route_if_media
+    from moka_peft.tuner import generation, reading
 
     calls = []
-    monkeypatch.setattr(generation, "route", lambda *a, **k: calls.append(1) or route(*a, **k))
-    monkeypatch.setattr(hook, "route", lambda *a, **k: pytest.fail("a step was routed by its own ids"))
+    monkeypatch.setattr(generation, "route_if_media", lambda *a, **k: calls.append(1) or route_if_media(*a, **k))
+    monkeypatch.setattr(reading, "route_if_media", lambda *a, **k: pytest.fail("a step was routed by its own ids"))
+    monkeypatch.setattr(reading, "names_media", lambda *a, **k: pytest.fail("a step's ids were looked at"))
     model.generate(chat("vvxyz"), **GREEDY)
     assert calls == [1]
 

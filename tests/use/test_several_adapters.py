@@ -12,6 +12,7 @@ from torch import nn
 
 from moka_peft import MokaConfig, Routing, RoutingSpec, route
 from moka_peft.ops import moka_delta
+from moka_peft.routing.scan import route_if_media
 
 ORDERS = {"seen": ("text", "visual", "audio"), "heard": ("text", "audio", "visual"), "third": ("text", "visual")}
 
@@ -54,9 +55,9 @@ def count_routes(monkeypatch):
 
     def counted(ids, spec, *args, **kwargs):
         specs.append(spec)
-        return route(ids, spec, *args, **kwargs)
+        return route_if_media(ids, spec, *args, **kwargs)
 
-    monkeypatch.setattr("moka_peft.tuner.hook.route", counted)
+    monkeypatch.setattr("moka_peft.tuner.reading.route_if_media", counted)
     return specs
 
 

@@ -58,10 +58,9 @@ class Routing:
     def _check_values(self) -> None:
         if self.modality.numel() == 0:
             return
-        stray = ((self.modality == PADDING) & (self.turn != 0)).any().to(torch.int64)
-        low, high, turn_low, stray = torch.stack(
-            [self.modality.min(), self.modality.max(), self.turn.min(), stray]
-        ).tolist()
+        modality, turn = self.on_host()
+        low, high, turn_low = int(modality.min()), int(modality.max()), int(turn.min())
+        self._derived.update(has_media=high > TEXT, has_padding=low < TEXT)
         if low < PADDING:
             raise ValueError(f"`modality` of Routing: expected values >= -1 (-1 is padding), got {low}.")
         if self.modalities is not None and high >= len(self.modalities):
@@ -71,7 +70,7 @@ class Routing:
             )
         if turn_low < 0:
             raise ValueError(f"`turn` of Routing: expected values >= 0 (0 is none), got {turn_low}.")
-        if stray:
+        if low < TEXT and bool(turn[modality == PADDING].any()):
             raise ValueError("`turn` of Routing: expected 0 at padding (modality -1), got a turn there.")
 
     @property
@@ -91,6 +90,8 @@ class Routing:
 
     def to(self, device: torch.device | str) -> Routing:
         """The same routing on `device`; copied once per device, values not read again."""
+        if device == self.modality.device:
+            return self
         device = torch.device(device)
         if device == self.modality.device:
             return self
@@ -99,18 +100,22 @@ class Routing:
             self._derived[key] = self._with(self.modality.to(device), self.turn.to(device))
         return self._derived[key]
 
-    def on_host(self) -> tuple[Tensor, Tensor]:
+    def on_host(self, *others: Tensor) -> tuple[Tensor, ...]:
         """`modality` and `turn` on the CPU, copied together and once; on the CPU they are the routing's own.
 
-        Not for a compiled graph, which cannot read its tensors.
+        `others` [B, S] int64 come with them, in the same copy if it is the first. Not for a compiled graph, which
+        cannot read its tensors.
         """
         if self.modality.device.type == "cpu":
-            return self.modality, self.turn
-        if "host" not in self._derived:
+            return self.modality, self.turn, *(other.cpu() for other in others)
+        known = self._derived.get("host", ())
+        own = () if known else (self.modality, self.turn)
+        if own or others:
             with torch.inference_mode(False):  # a copy made under inference_mode could not be trained with
-                modality, turn = torch.stack([self.modality, self.turn]).cpu()
-            self._derived["host"] = (modality, turn)
-        return self._derived["host"]
+                tensors = [tensor.to(self.modality.device) for tensor in (*own, *others)]
+                known = (*known, *torch.stack(tensors).cpu())
+            self._derived["host"] = known[:2]
+        return known
 
     def renamed(self, modalities: tuple[str, ...]) -> Routing:
         """The same routing with its integers in the order of `modalities`, an adapter's own.
@@ -146,7 +151,7 @@ class Routing:
         if key not in self._derived:
             open_turn = None if self.open_turn is None else self.open_turn.repeat(times)
             tensors = (self.modality.repeat(times, 1), self.turn.repeat(times, 1))
-            self._derived[key] = Routing.unchecked(*tensors, self.modalities, open_turn)
+            self._derived[key] = Routing.unchecked(*tensors, self.modalities, open_turn, **self._known())
         return self._derived[key]
 
     def last(self, columns: int) -> Routing:
@@ -154,19 +159,42 @@ class Routing:
         key = ("last", columns)
         if key not in self._derived:
             kept = (self.modality[:, -columns:], self.turn[:, -columns:])
-            self._derived[key] = Routing.unchecked(*kept, self.modalities, self.open_turn)
+            absent = {name: False for name, found in self._known().items() if not found}
+            self._derived[key] = Routing.unchecked(*kept, self.modalities, self.open_turn, **absent)
         return self._derived[key]
 
     def _with(self, modality: Tensor, turn: Tensor, modalities: tuple[str, ...] | None = None) -> Routing:
-        return Routing.unchecked(modality, turn, modalities or self.modalities, self.open_turn)
+        names = modalities or self.modalities
+        return Routing.unchecked(modality, turn, names, self.open_turn, **self._known())
+
+    def _known(self) -> dict[str, bool]:
+        return {name: self._derived[name] for name in ("has_media", "has_padding") if name in self._derived}
+
+    @classmethod
+    def text(cls, batch: int, length: int, device: torch.device) -> Routing:
+        """[batch, length] text that is no turn's instruction, as generated tokens are: nobody has to read it."""
+        if torch.compiler.is_compiling():
+            zeros = torch.zeros(batch, length, dtype=torch.int64, device=device)
+        else:
+            with torch.inference_mode(False):  # it outlives the forward that it is made in
+                zeros = torch.zeros(batch, length, dtype=torch.int64, device=device)
+        return cls.unchecked(zeros, zeros, None, None, has_media=False, has_padding=False)
 
     @classmethod
     def unchecked(
-        cls, modality: Tensor, turn: Tensor, modalities: tuple[str, ...] | None, open_turn: Tensor | None
+        cls,
+        modality: Tensor,
+        turn: Tensor,
+        modalities: tuple[str, ...] | None,
+        open_turn: Tensor | None,
+        **known: bool,
     ) -> Routing:
-        """A Routing from parts that are right by construction: nothing is read from the device."""
+        """A Routing from parts that are right by construction: nothing is read from the device.
+
+        `known`: has_media and has_padding, where they are known.
+        """
         routing = object.__new__(cls)
         names = ("modality", "turn", "modalities", "open_turn", "_derived")
-        for name, value in zip(names, (modality, turn, modalities, open_turn, {}), strict=True):
+        for name, value in zip(names, (modality, turn, modalities, open_turn, dict(known)), strict=True):
             object.__setattr__(routing, name, value)
         return routing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor
 
@@ -25,12 +27,59 @@ def route(
     `position_ids` [B, S]: where they do not go on by one, another sample of a packed row begins; its turns are read
     as if it stood alone and numbered on. Raises ValueError where the shapes do not fit.
     """
-    if input_ids.dim() != 2:
-        raise ValueError(f"`input_ids`: expected [batch, sequence], got {list(input_ids.shape)}.")
     real = _real_tokens(input_ids, attention_mask)
-    modality = torch.where(real, TEXT, PADDING)
+    return _with_turns(input_ids, spec, real, _modalities(input_ids, spec, real), prompt_length, position_ids)
+
+
+def route_if_media(
+    input_ids: Tensor,
+    spec: RoutingSpec,
+    attention_mask: Tensor | None = None,
+    *,
+    prompt_length: int | None = None,
+    position_ids: Tensor | None = None,
+) -> Routing:
+    """As `route`, but turns are read only where some token is media: without one, no token meets another.
+
+    One device sync, which tells.
+    """
+    real = _real_tokens(input_ids, attention_mask)
+    modality = _modalities(input_ids, spec, real)
+    if not bool((modality > TEXT).any()):
+        return Routing.unchecked(modality, torch.zeros_like(modality), spec.modalities, None, has_media=False)
+    routing = _with_turns(input_ids, spec, real, modality, prompt_length, position_ids)
+    routing._derived["has_media"] = True
+    return routing
+
+
+def route_alone(input_ids: Tensor, spec: RoutingSpec) -> Routing:
+    """The modality of tokens [B, 1] that are alone in their forward, and so meet no other: of no turn, no padding."""
+    modality = _modalities(input_ids, spec, None)
+    return Routing.unchecked(modality, torch.zeros_like(modality), spec.modalities, None, has_padding=False)
+
+
+def names_media(input_ids: Tensor, spec: RoutingSpec) -> bool:
+    """Whether any of these few ids is a placeholder: one copy to the host, and no other operator."""
+    return not spec.media_ids.isdisjoint(chain.from_iterable(input_ids.tolist()))
+
+
+def _modalities(input_ids: Tensor, spec: RoutingSpec, real: Tensor | None) -> Tensor:
+    """[B, S] the modality of every token, `real` or else padding; None: all are real."""
+    modality = torch.zeros_like(input_ids) if real is None else torch.where(real, TEXT, PADDING)
     for index, ids in enumerate(spec.placeholders.values(), start=1):
-        modality = torch.where(_is_any(input_ids, ids) & real, index, modality)
+        found = _is_any(input_ids, ids)
+        modality = torch.where(found if real is None else found & real, index, modality)
+    return modality
+
+
+def _with_turns(
+    input_ids: Tensor,
+    spec: RoutingSpec,
+    real: Tensor,
+    modality: Tensor,
+    prompt_length: int | None,
+    position_ids: Tensor | None,
+) -> Routing:
     ids = torch.where(real, input_ids, -1)
     sample = samples_of(ids, position_ids)
     turn, inside, delimiter = _scan_turns(ids, spec, prompt_length, sample)
@@ -46,6 +95,8 @@ def route(
 
 
 def _real_tokens(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    if input_ids.dim() != 2:
+        raise ValueError(f"`input_ids`: expected [batch, sequence], got {list(input_ids.shape)}.")
     if attention_mask is None:
         return torch.ones_like(input_ids, dtype=torch.bool)
     batch, length = input_ids.shape

@@ -54,7 +54,7 @@ def keys_of(span: Span, spans: Sequence[Span], tokens: Sequence[str]) -> str:
 
 def count_media(routing: Routing) -> tuple[int, int]:
     """How many media tokens attend to at least one instruction token, and how many there are."""
-    return int(attending(routing)[0].sum()), int(routing.is_media.sum())
+    return int(attending(routing)[0].sum()), int((routing.on_host()[0] > TEXT).sum())
 
 
 def modality_names(routing: Routing) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 Sequence_ = tuple[int, ...]
@@ -60,6 +61,11 @@ class RoutingSpec:
     def modalities(self) -> tuple[str, ...]:
         """ "text" and the media modalities, in the order of the integers that `route` writes."""
         return ("text", *self.placeholders)
+
+    @cached_property
+    def media_ids(self) -> frozenset[int]:
+        """All placeholder ids."""
+        return frozenset(token for ids in self.placeholders.values() for token in ids)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and dicts, as stored in `adapter_config.json`."""

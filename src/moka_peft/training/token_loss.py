@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from moka_peft.tuner.hook import labels_with_loss
+from moka_peft.tuner.labels import labels_with_loss
 
 
 class TokenAveragedTrainer(Trainer):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class RoutingChannel:
 
     `configs`: adapter name -> MokaConfig. `current`: the forward that is running.
     `owner`: the module whose forward opened the channel, in `thread`. `fixed`: set by `use_routing`. `prompt`: what
-    `generate` continues while it runs, in the thread `generating`. `checkpointed`: modules that may recompute adapted
+    `generate` continues while it runs, in the thread `generating`; `past_prompt`: its forwards have covered all of what
+    it was given, so what follows is generated text. `checkpointed`: modules that may recompute adapted
     layers. `models`: those with hooks, outermost first. `generators`: modules whose `generate` is wrapped, each with
     the one that it had on the instance. `watch`: of the running forward, what a loss computed from its output must
     not do.
@@ -61,6 +63,8 @@ class RoutingChannel:
     generating: int | None = None
     fixed: FixedRouting | None = None
     prompt: Prompt | None = None
+    past_prompt: bool = False
+    generated_text: Routing | None = None
     hooks: list[Any] = field(default_factory=list)
     models: list[nn.Module] = field(default_factory=list)
     generators: list[tuple[nn.Module, Any]] = field(default_factory=list)
@@ -82,11 +86,23 @@ class RoutingChannel:
         """How many last columns of the running forward give logits; 0: all."""
         return self.current.logits_to_keep if self.current is not None else 0
 
+    def text(self, batch: int, length: int, device: torch.device) -> Routing:
+        """The routing of generated text: one object, and no operator, for as long as the shape stays."""
+        if torch.compiler.is_compiling():
+            return Routing.text(batch, length, device)
+        text = self.generated_text
+        if text is None or text.shape != (batch, length) or text.modality.device != device:
+            text = self.generated_text = Routing.text(batch, length, device)
+        return text
+
     def active_adapters(self) -> list[str]:
         """Adapters that the next forward will use: the active and the merged ones, none while disabled."""
-        enabled = [layer for layer in self.layers if not layer.disable_adapters]
-        names = dict.fromkeys(n for layer in enabled for n in (*layer.active_adapters, *layer.merged_adapters))
-        return [name for name in names if name in self.configs]
+        states = {
+            (*layer.active_adapters, *layer.merged_adapters): None
+            for layer in self.layers
+            if not layer.disable_adapters
+        }
+        return [name for name in dict.fromkeys(chain.from_iterable(states)) if name in self.configs]
 
     @contextmanager
     def holding(self, current: RunningForward) -> Iterator[None]:

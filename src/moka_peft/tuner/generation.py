@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moka_peft.routing import TEXT, Routing, RoutingSpec, route
+from moka_peft.routing import TEXT, Routing, RoutingSpec
+from moka_peft.routing.plan import has_media
+from moka_peft.routing.scan import route_if_media
 
 from .forward import Forward, given_cache
 
@@ -48,7 +50,7 @@ class Prompt:
         """The routing of the whole prompt [B, S]."""
         routing = next((routing for other, routing in self._read if other == spec), None)
         if routing is None:
-            routing = route(self.ids, spec, self.mask, prompt_length=self.length)
+            routing = route_if_media(self.ids, spec, self.mask, prompt_length=self.length)
             self._read.append((spec, routing))
         return routing
 
@@ -56,25 +58,28 @@ class Prompt:
         """The part that `forward` covers, rows repeated for beams; generated tokens are text of no turn."""
         start, (batch, length) = forward.cached_length, forward.shape
         repeats, whole = batch // self.ids.shape[0], self.routing(spec)
+        if (start, length, repeats) == (0, self.length, 1):
+            return whole
         take = slice(start, start + length)
         modality = _filled(whole.modality[:, take], length, TEXT).repeat_interleave(repeats, 0)
         turn = _filled(whole.turn[:, take], length, 0).repeat_interleave(repeats, 0)
         open_turn = whole.open_turn if start < self.length <= start + length else None
         if open_turn is not None:
             open_turn = open_turn.repeat_interleave(repeats, 0)
-        routing = Routing.unchecked(modality, turn, whole.modalities, open_turn)
-        if start >= self.length:
-            routing._derived["has_media"] = False  # known without asking the device
-        return routing
+        found = has_media(whole) and bool((whole.on_host()[0][:, take] > TEXT).any())
+        return Routing.unchecked(modality, turn, whole.modalities, open_turn, has_media=found)
 
     def holds(self, forward: Forward) -> bool:
         """Whether `forward` runs on a stretch of this prompt or on what follows it."""
         if forward.input_ids is None or forward.shape[0] % self.ids.shape[0]:
             return False
-        start, (batch, length) = forward.cached_length, forward.shape
-        ids = self.ids[:, start : start + length]
+        start, repeats = forward.cached_length, forward.shape[0] // self.ids.shape[0]
+        ids = self.ids[:, start : start + forward.shape[1]]
+        if not ids.shape[1]:
+            return True
         given = forward.input_ids[:, : ids.shape[1]]
-        return torch.equal(ids.repeat_interleave(batch // ids.shape[0], 0).to(given.device), given)
+        expected = ids.repeat_interleave(repeats, 0) if repeats > 1 else ids
+        return torch.equal(expected.to(given.device), given)
 
     def check_whole_turns(self, spec: RoutingSpec, forward: Forward, interaction: str) -> None:
         """Raises ValueError where a turn with media lies partly inside `forward` and partly outside."""

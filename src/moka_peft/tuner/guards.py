@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from moka_peft.routing import Routing
+from torch import Tensor
+
+from moka_peft.routing import TEXT, Routing
+from moka_peft.routing.plan import has_media
 from moka_peft.routing.spans import count_media, sketch_row
 
 from .channel import KeyCount, RoutingChannel
@@ -33,22 +36,29 @@ def check(
                 "attend to instruction that another process may hold. Give every process whole rows, or use "
                 "MokaConfig(interaction='none')."
             )
-        if forward.fills_cache and not allow_open_turn:
-            if prompt is not None:
-                prompt.check_whole_turns(config.routing, forward, config.interaction)
-            _check_open_turns(routing, starts_midway=forward.cached_length > 0 and prompt is None)
+        checks_turns = forward.fills_cache and not allow_open_turn
+        if checks_turns and prompt is not None:
+            prompt.check_whole_turns(config.routing, forward, config.interaction)
+        if not has_media(routing):
+            continue
+        if checks_turns and routing.open_turn is not None:
+            _check_open_turns(
+                routing, routing.open_turn.cpu(), starts_midway=prompt is None and forward.cached_length > 0
+            )
         if forward.labels is not None and config.supervised_instruction == "raise":
             check_supervised_instruction(routing, forward.labels)
         if forward.is_training:
             count_keys(channel.keys_seen.setdefault(adapter, KeyCount()), routing)
 
 
-def _check_open_turns(routing: Routing, *, starts_midway: bool) -> None:
-    if routing.open_turn is None:
+def _check_open_turns(routing: Routing, open_turn: Tensor, *, starts_midway: bool) -> None:
+    if not starts_midway and not open_turn.any():
         return
-    open_media = routing.is_media & (routing.turn > 0) & (routing.turn == routing.open_turn.unsqueeze(1))
-    if starts_midway:  # media whose turn was opened by an earlier forward
-        open_media = open_media | (routing.is_media & (routing.turn == 0))
+    modality, turn, *_ = routing.on_host()
+    is_open = (turn > 0) & (turn == open_turn.unsqueeze(1))
+    if starts_midway:  # of an earlier forward
+        is_open = is_open | (turn == 0)
+    open_media = (modality > TEXT) & is_open
     if bool(open_media.any()):
         row = int(open_media.any(1).int().argmax())
         raise ValueError(
@@ -60,10 +70,8 @@ def _check_open_turns(routing: Routing, *, starts_midway: bool) -> None:
 
 
 def count_keys(count: KeyCount, routing: Routing) -> None:
-    """Counts media with keys. Raises ValueError when none had one in the first forwards with media."""
+    """Counts media with keys in a forward with media. Raises ValueError when none had one in the first of those."""
     with_key, media = count_media(routing)
-    if not media:
-        return
     first_keys = with_key > 0 and count.with_key == 0
     count.forwards, count.media, count.with_key = count.forwards + 1, count.media + media, count.with_key + with_key
     if first_keys:

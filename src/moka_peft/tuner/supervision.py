@@ -15,23 +15,19 @@ from moka_peft.routing.plan import attending, has_media
 from .channel import RoutingChannel
 
 
-def supervised_instruction(labels: Tensor, routing: Routing) -> Tensor:
-    """[B, S] bool: instruction tokens of turns with media that carry loss."""
-    return _read_instruction(routing) & (labels != -100)
-
-
 def without_supervised_instruction(labels: Tensor, routing: Routing) -> Tensor:
     """`labels` with -100 at the instruction of turns with media."""
-    if labels.shape != routing.shape:
+    if labels.shape != routing.shape or not has_media(routing):
         return labels
-    return labels.masked_fill(supervised_instruction(labels, routing.to(labels.device)), -100)
+    return labels.masked_fill(_read_instruction(routing).to(labels.device), -100)
 
 
 def check_supervised_instruction(routing: Routing, labels: Tensor) -> None:
     """Raises ValueError where an instruction token that media read has a label."""
     if labels.shape != routing.shape:
         return
-    count = int(supervised_instruction(labels, routing.to(labels.device)).sum())
+    _, _, has_loss = routing.on_host((labels != -100).to(torch.int64))
+    count = int((_read_instruction(routing) & (has_loss > 0)).sum())
     if count:
         raise ValueError(_message(count, "`labels` is not -100 there"))
 
@@ -58,7 +54,7 @@ class Watch:
         for adapter, routing in current.items():
             config = channel.configs[adapter]
             if config.interaction != "none" and has_media(routing):
-                read = _shifted(_read_instruction(routing))[:, kept]
+                read = _shifted(_read_instruction(routing).to(ids.device))[:, kept]
                 policy = config.supervised_instruction
                 positions[policy] = positions[policy] | read if policy in positions else read
         return cls(positions, _shifted(ids)[:, kept])
@@ -112,8 +108,11 @@ def _shifted(values: Tensor) -> Tensor:
 
 
 def _read_instruction(routing: Routing) -> Tensor:
-    """[B, S] bool: instruction tokens that media attend to."""
-    return attending(routing)[1].to(routing.modality.device)
+    """[B, S] bool: instruction tokens that media attend to. On the CPU; in a compiled graph on the routing's device."""
+    if not torch.compiler.is_compiling():
+        return attending(routing)[1]
+    same_turn = routing.turn.unsqueeze(2) == routing.turn.unsqueeze(1)
+    return routing.is_instruction & (same_turn & routing.is_media.unsqueeze(1)).any(2)
 
 
 def _message(count: int, where: str) -> str:

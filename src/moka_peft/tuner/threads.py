@@ -46,9 +46,9 @@ def generating(channel: RoutingChannel, prompt: Prompt | None) -> Iterator[None]
     """`prompt` for the time of one `generate`. Raises RuntimeError where another thread is in one."""
     if channel.generating not in (None, get_ident()):
         raise RuntimeError(ONE_AT_A_TIME)
-    previous = channel.generating, channel.prompt
-    channel.generating, channel.prompt = get_ident(), prompt
+    previous = channel.generating, channel.prompt, channel.past_prompt
+    channel.generating, channel.prompt, channel.past_prompt = get_ident(), prompt, False
     try:
         yield
     finally:
-        channel.generating, channel.prompt = previous
+        channel.generating, channel.prompt, channel.past_prompt = previous
