@@ -88,11 +88,11 @@ class RoutingChannel:
 
     def text(self, batch: int, length: int, device: torch.device) -> Routing:
         """The routing of generated text: one object, and no operator, for as long as the shape stays."""
-        if torch.compiler.is_compiling():
-            return Routing.text(batch, length, device)
         text = self.generated_text
         if text is None or text.shape != (batch, length) or text.modality.device != device:
-            text = self.generated_text = Routing.text(batch, length, device)
+            text = Routing.text(batch, length, device)
+            if not torch.compiler.is_compiling():  # a graph's tensors are no one else's
+                self.generated_text = text
         return text
 
     def active_adapters(self) -> list[str]:
