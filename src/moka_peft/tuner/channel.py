@@ -97,12 +97,14 @@ class RoutingChannel:
 
     def active_adapters(self) -> list[str]:
         """Adapters that the next forward will use: the active and the merged ones, none while disabled."""
-        states = {
-            (*layer.active_adapters, *layer.merged_adapters): None
-            for layer in self.layers
-            if not layer.disable_adapters
-        }
-        return [name for name in dict.fromkeys(chain.from_iterable(states)) if name in self.configs]
+        used: dict[str | tuple[str, ...], None] = {}  # states in their order: most layers share one
+        for layer in self.layers:
+            if not layer.disable_adapters:
+                active = layer.active_adapter
+                used[active if isinstance(active, str) else tuple(active)] = None
+                used[tuple(layer.merged_adapters)] = None
+        names = chain.from_iterable([state] if isinstance(state, str) else state for state in used)
+        return [name for name in dict.fromkeys(names) if name in self.configs]
 
     @contextmanager
     def holding(self, current: RunningForward) -> Iterator[None]:

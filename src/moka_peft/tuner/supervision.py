@@ -39,8 +39,8 @@ LIKELIHOOD_SHARE = 0.99  # of the size of the gradients
 class Watch:
     """What a loss computed outside the model must not do: make the instruction that media read likelier.
 
-    `positions`: "raise" or "ignore" -> [B, positions of the logits] bool, where the next token is such instruction.
-    `next_token`: its id at every position of the logits.
+    `positions`: "raise" or "ignore" -> [B, positions of the logits] bool, where the next token is such instruction; on
+    the CPU, so that the device is not asked how many there are. `next_token`: its id at every position of the logits.
     """
 
     positions: Mapping[str, Tensor]
@@ -54,7 +54,7 @@ class Watch:
         for adapter, routing in current.items():
             config = channel.configs[adapter]
             if config.interaction != "none" and has_media(routing):
-                read = _shifted(_read_instruction(routing).to(ids.device))[:, kept]
+                read = _shifted(_read_instruction(routing))[:, kept.cpu() if isinstance(kept, Tensor) else kept]
                 policy = config.supervised_instruction
                 positions[policy] = positions[policy] | read if policy in positions else read
         return cls(positions, _shifted(ids)[:, kept])
@@ -70,13 +70,12 @@ class Watch:
     def check(self, gradient: Tensor) -> Tensor:
         """The gradient of the logits [B, positions, vocabulary], without what is ignored. Raises ValueError."""
         for policy, positions in self.positions.items():
-            positions = positions.to(gradient.device)
-            rows, tokens = gradient[positions], self.next_token.to(gradient.device)[positions]
-            count = _count_rewarded(rows, tokens)
+            where = tuple(columns.to(gradient.device) for columns in positions.nonzero(as_tuple=True))
+            count = _count_rewarded(gradient[where], self.next_token.to(gradient.device)[where])
             if count and policy == "raise":
                 raise ValueError(_message(count, "the loss, computed outside the model, makes them likelier"))
             if count:
-                gradient = gradient.masked_fill(positions.unsqueeze(-1), 0)
+                gradient = gradient.masked_fill(positions.to(gradient.device).unsqueeze(-1), 0)
         return gradient
 
 
