@@ -69,3 +69,34 @@ def test_static_cache_with_compiled_steps(adapted, ids):
     config._compile_all_devices = True
     expected = model.generate(ids, max_new_tokens=5, do_sample=False)
     assert torch.equal(model.generate(ids, compile_config=config, **options), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"prefill_chunk_size": 7}], ids=str)
+@pytest.mark.parametrize("merge", [False, True], ids=["unmerged", "merged"])
+def test_compiled_steps_of_generate_are_one_graph(adapted, ids, merge, options):
+    """Lowered, as on a GPU, where `generate` compiles the steps on a static cache by itself."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+    from transformers import CompileConfig
+
+    model, counter = adapted(), CompileCounterWithBackend("aot_eager")
+    if merge:
+        model.merge_adapter()
+    config = CompileConfig(backend=lambda graph, inputs, **_: counter(graph, inputs), fullgraph=True)
+    config._compile_all_devices = True
+    plain = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, **options}
+    expected = model.generate(ids, **plain)
+    got = model.generate(ids, **plain, cache_implementation="static", compile_config=config)
+    assert torch.equal(got, expected) and counter.frame_count >= 1
+
+
+def test_a_compiled_step_outside_generate_may_be_media(adapted, chat):
+    from transformers import StaticCache
+
+    model, ids = adapted(interaction="none").double(), chat("xyvaz")
+    run, cache = compiled(model), StaticCache(config=model.config, max_cache_len=16)
+    with torch.no_grad():
+        expected, logits = model(ids).logits, [model(ids[:, :1], past_key_values=cache).logits]
+        for column in range(1, ids.shape[1]):
+            at = {"position_ids": torch.tensor([[column]]), "past_key_values": cache}
+            logits.append(run(input_ids=ids[:, column : column + 1], **at).logits)
+    torch.testing.assert_close(torch.cat(logits, 1), expected)
