@@ -87,12 +87,13 @@ def test_media_in_a_step_of_a_loop_take_their_own_matrix(adapted, chat, merge):
 
 
 def test_a_forward_inside_generate_that_is_not_its_own_is_read(adapted, chat):
-    """Here of a logits processor: the whole row again without a cache, which is no step."""
+    """Here of a logits processor: one medium without a cache, which is no step."""
     model, prompt, seen = adapted(), chat("vvxyz"), []
-    expected = model(prompt, use_cache=False).logits
+    medium = prompt[:, 3:4]
+    expected = model(medium, use_cache=False).logits
 
     def again(ids, scores):
-        seen.append(model(prompt, use_cache=False).logits)
+        seen.append(model(medium, use_cache=False).logits)
         return scores
 
     model.generate(prompt, max_new_tokens=3, do_sample=False, logits_processor=[again])
