@@ -54,8 +54,8 @@ class _AdaptedLinear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "MokA's update has no second derivative (create_graph=True). Use MokaConfig(impl='reference'), which is "
-                "slow, or leave the adapted layers out of it."
+                "MokA's update has no second derivative (create_graph=True). Use MokaConfig(impl='reference'), which "
+                "is slow, or leave the adapted layers out of it."
             )
         (g,) = gradients
         x, z, weight, B, *A = ctx.saved_tensors

@@ -96,7 +96,8 @@ def _rows_in_cache(x: Tensor) -> int:
 def _pieces(plan: Plan, way: str, x: Tensor, *others: Tensor | None, in_parts: bool) -> Iterator[tuple]:
     """Per piece: its rows if they are gathered (else None), the weight that they take, and those rows of every tensor.
 
-    Of gathered tensors there are two: the third is written to by row. Rows of padding are in none. `in_parts`: no more rows at a time than stay in the cache.
+    Of gathered ones only the first two tensors; the third is written to by row. Rows of padding are in none.
+    `in_parts`: no more rows at a time than stay in the cache.
     """
     tensors = [x, *(other for other in others if other is not None)]
     most = _rows_in_cache(x)

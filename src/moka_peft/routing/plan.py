@@ -82,7 +82,7 @@ def blocks_of(
 
 
 def has_media(routing: Routing) -> bool:
-    """Whether any token is media; read from the device once per Routing. In a compiled graph True unless known: fits all."""
+    """Whether any token is media; read from the device once per Routing. In a compiled graph True, unless known."""
     if torch.compiler.is_compiling():
         return routing._derived.get("has_media", True)
     return _cached(routing, "has_media", lambda: bool(routing.is_media.any()))
