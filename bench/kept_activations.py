@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from moka_peft import MokaConfig, Routing
+from moka_peft.analysis.speed import kept_bytes
 from moka_peft.cli.env import environment
 
 SEQUENCE, MEDIA, INSTRUCTION = 1024, 800, 40  # tokens
@@ -37,19 +38,10 @@ def one_turn() -> Routing:
     return Routing(modality, turn)
 
 
-def kept_bytes(model: nn.Module, **inputs: Routing) -> int:
-    """Bytes that one training forward saves, each storage once, parameters left out."""
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    saved: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
+def kept(model: nn.Module, **inputs: Routing) -> int:
+    """Bytes that one training forward saves, parameters left out."""
     ids = torch.arange(SEQUENCE).unsqueeze(0) % 1000
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.train()(ids, use_cache=False, **inputs).logits.sum()
-    return sum(t.untyped_storage().nbytes() for pointer, t in saved.items() if pointer not in parameters)
+    return kept_bytes(lambda: model.train()(ids, use_cache=False, **inputs).logits.sum(), model.parameters())
 
 
 def measure() -> dict[str, int]:
@@ -63,8 +55,8 @@ def measure() -> dict[str, int]:
         )
         for model in (lora, moka):
             model.enable_input_require_grads()
-        found[f"LoRA, {name} weights"] = kept_bytes(lora)
-        found[f"MokA, {name} weights"] = kept_bytes(moka, routing=one_turn())
+        found[f"LoRA, {name} weights"] = kept(lora)
+        found[f"MokA, {name} weights"] = kept(moka, routing=one_turn())
     return found
 
 

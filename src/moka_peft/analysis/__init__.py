@@ -1,0 +1,1 @@
+"""Why an adapter behaves as it does, and what it costs."""
