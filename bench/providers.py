@@ -23,20 +23,22 @@ BASES = ("base", "base again")
 
 @dataclass(frozen=True)
 class Variant:
-    """One adapter: a key of ADAPTERS or "per_sample_loop", with its rank and dropout."""
+    """One adapter: a key of ADAPTERS or "per_sample_loop". `upcast`: float32 weights whatever the base's dtype."""
 
     method: str
     rank: int
     dropout: float = 0.0
+    upcast: bool = True
 
     @property
     def name(self) -> str:
-        return f"{self.method} r{self.rank} p{self.dropout:g}"
+        return f"{self.method} r{self.rank} p{self.dropout:g}" + ("" if self.upcast else " as base")
 
     def on(self, model: nn.Module, spec: RoutingSpec, targets: Any = None) -> PeftModel:
         """`model`, changed in place, with this adapter."""
         method = "moka" if self.method == LOOP else self.method
-        adapted = adapt(model, method, spec, rank=self.rank, dropout=self.dropout, targets=targets)
+        sizes = {"rank": self.rank, "dropout": self.dropout, "upcast": self.upcast}
+        adapted = adapt(model, method, spec, **sizes, targets=targets)  # pyright: ignore
         return loop_instead(adapted) if self.method == LOOP else adapted  # pyright: ignore
 
 

@@ -48,17 +48,20 @@ def adapt(
     *,
     rank: int = 8,
     dropout: float = 0.0,
+    upcast: bool = True,
     targets: Any = None,
 ) -> PeftModel:
     """`model`, changed in place, with an adapter by `method`, a key of ADAPTERS, on the same Linears whichever it is.
 
-    targets: None for the projections of the text decoder's layers. alpha is twice the rank; B is random, so that no
-    zero shortens the work. Raises ValueError on a method that there is not.
+    targets: None for the projections of the text decoder's layers. upcast: float32 weights also on a narrower base,
+    PEFT's default. alpha is twice the rank; B is random, so that no zero shortens the work. Raises ValueError on a
+    method that there is not.
     """
     if method not in ADAPTERS:
         raise ValueError(f"`method`: expected one of {', '.join(ADAPTERS)}, got {method!r}.")
     sizes = {"r": rank, "lora_alpha": 2 * rank, "lora_dropout": dropout, "init_lora_weights": False}
-    return get_peft_model(model, ADAPTERS[method](sizes, spec, targets))  # pyright: ignore[reportArgumentType]
+    config = ADAPTERS[method](sizes, spec, targets)
+    return get_peft_model(model, config, autocast_adapter_dtype=upcast)  # pyright: ignore
 
 
 def sharing_copy(model: nn.Module) -> Any:
