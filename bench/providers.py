@@ -34,11 +34,11 @@ class Variant:
     def name(self) -> str:
         return f"{self.method} r{self.rank} p{self.dropout:g}" + ("" if self.upcast else " as base")
 
-    def on(self, model: nn.Module, spec: RoutingSpec, targets: Any = None) -> PeftModel:
+    def on(self, model: nn.Module, spec: RoutingSpec) -> PeftModel:
         """`model`, changed in place, with this adapter."""
         method = "moka" if self.method == LOOP else self.method
         sizes = {"rank": self.rank, "dropout": self.dropout, "upcast": self.upcast}
-        adapted = adapt(model, method, spec, **sizes, targets=targets)  # pyright: ignore
+        adapted = adapt(model, method, spec, **sizes)  # pyright: ignore
         return loop_instead(adapted) if self.method == LOOP else adapted  # pyright: ignore
 
 
@@ -67,7 +67,7 @@ class LayerWork:
         """The layer as a decoder calls it, and the context that it is called in; None: the base."""
         if variant is None:
             return self.linear, nullcontext
-        model = variant.on(nn.Sequential(self.linear), self.spec, targets=["0"]).train()
+        model = variant.on(nn.Sequential(self.linear), self.spec).train()
         layer = model.base_model.model[0]  # pyright: ignore
         if variant.method in ("lora", "dora"):
             return layer, nullcontext

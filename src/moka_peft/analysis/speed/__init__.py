@@ -1,6 +1,6 @@
 """What adapters cost: interleaved timings of ways to do the same work, and the memory that they keep."""
 
-from .adapters import ADAPTERS, adapt, adapt_linear, sharing_copy
+from .adapters import ADAPTERS, adapt, sharing_copy
 from .chat import ChatLayout, ChatTokens
 from .comparison import adapter_seconds, compare
 from .kept import kept_bytes
@@ -14,7 +14,6 @@ __all__ = [
     "ChatTokens",
     "Run",
     "adapt",
-    "adapt_linear",
     "adapter_seconds",
     "compare",
     "forward_backward",

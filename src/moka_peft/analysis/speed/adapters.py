@@ -1,9 +1,9 @@
-"""The same base with each adapter on it: equal rank, alpha and dropout, float32 weights, B not zero."""
+"""The same base with each adapter on it: equal rank, alpha and dropout, the same Linears, B not zero."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,69 +13,48 @@ from torch import nn
 from moka_peft.routing import Routing, RoutingSpec
 from moka_peft.tuner import MokaConfig
 from moka_peft.tuner.channel import RunningForward, channel_of
+from moka_peft.tuner.targets import find_adaptable
 
-DECODER_LINEARS = r"(?!.*(visual|vision|audio)).*\.(q|k|v|o|gate|up|down)_proj"
-
-
-def _moka(impl: str) -> Callable[..., Any]:
-    def configure(sizes: dict[str, Any], spec: RoutingSpec, targets: Any) -> MokaConfig:
-        return MokaConfig(routing=spec, modalities=spec.modalities, impl=impl, target_modules=targets, **sizes)
-
-    return configure
-
-
-def _lora(use_dora: bool) -> Callable[..., Any]:
-    def configure(sizes: dict[str, Any], spec: RoutingSpec, targets: Any) -> LoraConfig:
-        return LoraConfig(use_dora=use_dora, target_modules=targets or DECODER_LINEARS, **sizes)
-
-    return configure
-
-
-ADAPTERS: dict[str, Callable[..., Any]] = {
-    "lora": _lora(use_dora=False),
-    "dora": _lora(use_dora=True),
-    "moka": _moka("auto"),
-    "moka eager": _moka("eager"),
-    "moka triton": _moka("triton"),
-    "moka reference": _moka("reference"),
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "moka": {"impl": "auto"},
+    "moka eager": {"impl": "eager"},
+    "moka triton": {"impl": "triton"},
+    "moka reference": {"impl": "reference"},
 }
 
 
 def adapt(
-    model: nn.Module,
-    method: str,
-    spec: RoutingSpec,
-    *,
-    rank: int = 8,
-    dropout: float = 0.0,
-    upcast: bool = True,
-    targets: Any = None,
+    model: nn.Module, method: str, spec: RoutingSpec, *, rank: int = 8, dropout: float = 0.0, upcast: bool = True
 ) -> PeftModel:
-    """`model`, changed in place, with an adapter by `method`, a key of ADAPTERS, on the same Linears whichever it is.
+    """`model`, changed in place, with an adapter by `method`, a key of ADAPTERS, on the projections of its decoder.
 
-    targets: None for the projections of the text decoder's layers. upcast: float32 weights also on a narrower base,
-    PEFT's default. alpha is twice the rank; B is random, so that no zero shortens the work. Raises ValueError on a
-    method that there is not.
+    Of a module without a decoder on all Linears. upcast: float32 weights also on a narrower base, PEFT's default.
+    alpha is twice the rank; B is random, so that no zero shortens the work. Raises ValueError on a method that there
+    is not.
     """
     if method not in ADAPTERS:
         raise ValueError(f"`method`: expected one of {', '.join(ADAPTERS)}, got {method!r}.")
     sizes = {"r": rank, "lora_alpha": 2 * rank, "lora_dropout": dropout, "init_lora_weights": False}
-    config = ADAPTERS[method](sizes, spec, targets)
+    of_moka = {"routing": spec, "modalities": spec.modalities}
+    if method.startswith("moka"):
+        config: Any = MokaConfig(**sizes, **of_moka, **ADAPTERS[method])
+    else:
+        config = LoraConfig(**sizes, **ADAPTERS[method], target_modules=_linears(model, MokaConfig(**of_moka)))
     return get_peft_model(model, config, autocast_adapter_dtype=upcast)  # pyright: ignore
+
+
+def _linears(model: nn.Module, config: MokaConfig) -> list[str]:
+    """Full names of what MokA adapts."""
+    inside = find_adaptable(model, config)
+    return sorted(name for name in inside if name.rsplit(".", 1)[-1] in (config.target_modules or ()))
 
 
 def sharing_copy(model: nn.Module) -> Any:
     """A copy of `model` with modules of its own and the very same weights: adapters on it cost no second base."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)
-
-
-def adapt_linear(
-    linear: nn.Linear, method: str, spec: RoutingSpec, *, rank: int, dropout: float = 0.0
-) -> tuple[PeftModel, nn.Module]:
-    """A model of `linear` alone, whose weights stay shared, with its adapter; and the adapted layer inside."""
-    model = adapt(nn.Sequential(linear), method, spec, rank=rank, dropout=dropout, targets=["0"]).train()
-    return model, model.base_model.model[0]  # pyright: ignore
 
 
 @contextmanager
