@@ -231,11 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record["layer_call"] = measure_layer(options)
         write(options.out, record)
     print(markdown(record))
-    more = record["operators"]["more_than_base"]
-    print(f"\noperators of a decode step beyond the base's: {json.dumps(more)}")
-    print(
-        f"one call of a layer beyond the base's, microseconds: {json.dumps(record['layer_call']['more_microseconds'])}"
-    )
+    for where, found in record["operators"].items():
+        more = {name: sum(counts.values()) for name, counts in found["more_than_base"].items()}
+        print(f"\noperators beyond the base's {found['base_total']}, {where}: {json.dumps(more)}")
+    print(f"\na layer's call beyond the base's, microseconds: {json.dumps(record['layer_call']['more_microseconds'])}")
     runs = [part["run"] for part in record.values() if isinstance(part, dict) and "run" in part]
     return int(any(run["void"] for run in runs))
 

@@ -27,12 +27,12 @@ from meter import Meter
 from providers import BASES, LOOP, Variant, step_providers
 from recording import RESULTS, header, options_of, say, table, timing, write
 from shapes import SHAPES
-from training_steps import enable_checkpointing
 
 from moka_peft.analysis.speed import ChatLayout, ChatTokens, compare, kept_bytes, measure, sharing_copy, training_step
 from moka_peft.analysis.speed import small_qwen2_5_vl as small_model
 from moka_peft.analysis.speed.comparison import provider_facts, rounded
 from moka_peft.analysis.speed.rounds import fixed_threads
+from moka_peft.analysis.speed.work import enable_checkpointing
 
 FULL = "qwen2.5-vl-7b"
 

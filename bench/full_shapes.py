@@ -28,10 +28,11 @@ from nf4 import is_available as nf4_is_available
 from nf4 import quantize
 from peft import LoraConfig, PeftModel, get_peft_model
 from shapes import SHAPES, Shape
-from training_steps import enable_checkpointing, problems, run_adapter, run_base
+from training_steps import problems, run_adapter, run_base
 from transformers import PreTrainedModel
 
 from moka_peft import MokaConfig, media_with_keys
+from moka_peft.analysis.speed.work import enable_checkpointing
 from moka_peft.cli.env import environment
 from moka_peft.data.packing import FAMILIES as PACKED_FAMILIES
 from moka_peft.training.determinism import seed_all

@@ -53,15 +53,6 @@ def run_adapter(model: PeftModel, batch: dict[str, Tensor], steps: int, device: 
     }
 
 
-def enable_checkpointing(model: Any) -> None:
-    """Non-reentrant, under the name that this transformers has for it; before an adapter, so that PEFT sees it."""
-    options = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):  # since transformers 5.23
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-
-
 def look_at_gradients(trained: dict[str, nn.Parameter], layers: int) -> dict[str, Any]:
     """How many gradients there are, and the names of those that are missing, not finite, or zero without a reason."""
     gradients = {name: p.grad for name, p in trained.items()}

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from moka_peft import route
 
-BENCH = Path(__file__).parents[2] / "bench"
 PARAMETERS = {"qwen2.5-vl-7b": 8_292_166_656, "llama-3-8b": 8_030_261_248}  # of the published checkpoints
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """load("shapes") -> a file of bench as a module, importable as when its program is run."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield importlib.import_module
-    for path in BENCH.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -16,6 +16,7 @@ VERBS = {
     "generate": ("moka_peft.cli.generate:run", "Answer one question on files of your own."),
     "chat": ("moka_peft.cli.chat:run", "Talk to a trained model, with media, over several turns."),
     "route": ("moka_peft.cli.route:run", "Draw a sample's tokens by modality and turn."),
+    "bench": ("moka_peft.cli.bench:run", "Time LoRA's and MokA's training steps on your machine and model."),
     "env": ("moka_peft.cli.env:run", "Show versions and devices, for a bug report."),
 }
 _IN_WORKER = re.compile(r"(?s)^Caught \w+ in DataLoader worker process \d+\.\n.*\n[\w.]+: ")  # a traceback as message

@@ -42,10 +42,11 @@ class ChatLayout:
     alternating: bool = False
 
     def __post_init__(self) -> None:
-        if self.length // self.turns < 4 * self.modalities + 8:
+        least = 4 * self.modalities + 8
+        if self.length // self.turns < least:
             raise ValueError(
-                f"`length` of a chat is too short: expected at least {self.turns * (4 * self.modalities + 8)} tokens "
-                f"for {self.turns} turns of {self.modalities} modalities, got {self.length}."
+                f"`length` of a chat: expected at least {least} tokens a turn for {self.modalities} modalities, got "
+                f"{self.length} for {self.turns} turns. Take more tokens, or fewer rows or turns."
             )
 
     @property
