@@ -34,7 +34,7 @@ def model_cost(
 
     The chats are random tokens of the model's vocabulary, three modalities among them; its encoders take no part.
     """
-    model.requires_grad_(False)
+    model = getattr(model, "thinker", model).requires_grad_(False)  # a full Qwen Omni has no forward of its own
     chats = ChatTokens.of(model.config, layout.modalities)
     device = str(next(model.parameters()).device)
     inputs = with_token_types(model, chats.write(layout, seed, device))
