@@ -20,7 +20,7 @@ def bench(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_shows_lora_and_moka_beside_the_frozen_base(bench, capsys):
-    assert bench("--checkpointing", "--dropout", "0.1", "--threads", "1") == 0
+    assert bench("--threads", "1") == 0
     shown = capsys.readouterr()
     assert all(name in shown.out for name in ("frozen base", "LoRA (PEFT)", "MokA", "80 tokens in 2 rows, rank 8"))
     assert "MokA's step takes" in shown.out and "base over base" in shown.out
@@ -28,9 +28,10 @@ def test_shows_lora_and_moka_beside_the_frozen_base(bench, capsys):
 
 
 def test_json_is_one_object(bench, capsys):
-    assert bench("--json", "--rank", "4") == 0
+    assert bench("--json", "--rank", "4", "--checkpointing", "--dropout", "0.1", "--seed", "3") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["rank"], found["tokens"], found["batch"], found["run"]["void"]) == (4, 80, 2, [])
+    assert (found["checkpointing"], found["dropout"], found["seed"]) == (True, 0.1, 3)
     assert found["environment"]["torch"] and found["moka_over_lora"]["total"] > 0
     for name in ("base", "lora", "moka"):
         assert found["providers"][name]["seconds"] > 0 and found["providers"][name]["kept_bytes"] > 0
