@@ -1,4 +1,4 @@
-"""MokA with a loop over the samples in every layer, as PAPER.md section 2 tells of the method's first code.
+"""MokA with a loop over the samples in every layer, as the first code of the method has it (arXiv 2506.05191).
 
 Every A is applied to all tokens and masked; the attention runs on one sample and one modality at a time, on the tokens
 that its masks choose; then s and B. Autograd keeps what it needs for each of these steps. The weights, the base and the
