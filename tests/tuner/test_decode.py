@@ -90,10 +90,10 @@ def test_a_forward_inside_generate_that_is_not_its_own_is_read(adapted, chat):
     """Here of a logits processor: one medium without a cache, which is no step."""
     model, prompt, seen = adapted(), chat("vvxyz"), []
     medium = prompt[:, 3:4]
-    expected = model(medium, use_cache=False).logits
+    expected = model(input_ids=medium, use_cache=False).logits
 
     def again(ids, scores):
-        seen.append(model(medium, use_cache=False).logits)
+        seen.append(model(input_ids=medium, use_cache=False).logits)
         return scores
 
     model.generate(prompt, max_new_tokens=3, do_sample=False, logits_processor=[again])
