@@ -53,8 +53,11 @@ def lone_tokens(x: Tensor, A: Tensor, routing: Routing) -> Tensor:
 
 
 def numbered(routing: Routing) -> Routing:
-    """A copy whose plan all layers of the compiled forward share."""
-    copy = Routing.unchecked(routing.modality, routing.turn, routing.modalities, routing.open_turn)
+    """A copy whose plan all layers of the compiled forward share; one token a row needs none."""
+    if routing.shape[1] == 1:
+        return routing
+    known = routing._known()
+    copy = Routing.unchecked(routing.modality, routing.turn, routing.modalities, routing.open_turn, **known)
     copy._derived["plan number"] = plan_number(routing.modality, routing.turn)
     return copy
 

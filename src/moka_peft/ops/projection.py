@@ -55,10 +55,10 @@ def project_backward(
         dz, A = spread, [stack]
     mask = _mask(dropout, x)
     dA = dz.new_zeros(len(A), *A[0].shape, dtype=torch.promote_types(x.dtype, torch.float32))
-    totals, has_dx = dA.unbind(), dx is not None
+    totals = dA.unbind()
     for rows, index, taken, gradient, *out in _pieces(plan, way, x, dz, dx, in_parts=mask is not None):
         kept = None if mask is None else mask.next(taken)
-        if has_dx:
+        if dx is not None:
             _add_product(dx if rows is not None else out[0], rows, gradient, A[index], kept)
         _accumulate(totals[index], gradient.t(), taken if kept is None else kept.mul_(taken))
     return list(dA.view(modalities, -1, x.shape[1]).unbind())
@@ -120,13 +120,13 @@ def _pieces(plan: Plan, way: str, x: Tensor, *others: Tensor | None, in_parts: b
 
 def _add_product(dx: Tensor, rows: Tensor | None, gradient: Tensor, weight: Tensor, kept: Tensor | None) -> None:
     """dx += gradient weight, as far as it is kept; `rows`: which rows of dx these are."""
-    if rows is None and kept is None:
-        dx.addmm_(gradient, weight)
-    elif rows is None:
-        dx.addcmul_(gradient @ weight, kept)
-    else:
+    if rows is not None:
         product = gradient @ weight
         dx.index_add_(0, rows, product if kept is None else product.mul_(kept))
+    elif kept is not None:
+        dx.addcmul_(gradient @ weight, kept)
+    else:
+        dx.addmm_(gradient, weight)
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from moka_peft.ops.compiled import numbered
 from moka_peft.routing import Routing
 
 from . import guards, supervision
@@ -103,6 +104,8 @@ def _open(channel: RoutingChannel, module: nn.Module, args: tuple, kwargs: dict)
         guards.check(channel, current, forward, prompt, allow_open)
         channel.watch = _watch(channel, current, forward, kwargs)
         note_end_of_prompt(channel, prompt, forward)
+    else:
+        current = {name: numbered(routing) for name, routing in current.items()}
     kwargs = ignore_supervised(channel, current, forward, kwargs)
     if module.training and torch.is_grad_enabled():
         channel.bind_checkpoints()
