@@ -30,7 +30,8 @@ def project(x: Tensor, A: Sequence[Tensor], plan: Plan, dropout: Dropout | None)
     way = choose_way(plan, x, A)
     if way == "stacked":
         return _own(_product(x, torch.cat(list(A)), dropout), plan, A[0].shape[0])
-    z, mask = x.new_zeros(x.shape[0], A[0].shape[0]), _mask(dropout, x)
+    mask, new = _mask(dropout, x), x.new_zeros if plan.has_padding else x.new_empty
+    z = new(x.shape[0], A[0].shape[0])
     transposed = [a.t() for a in A]
     for rows, index, taken, out in _pieces(plan, way, x, z, in_parts=mask is not None):
         taken = taken if mask is None else mask.next(taken).mul_(taken)
@@ -54,14 +55,14 @@ def project_backward(
             return list((spread.t() @ x).view(modalities, -1, x.shape[1]).unbind())
         dz, A = spread, [stack]
     mask = _mask(dropout, x)
-    dA = dz.new_zeros(len(A), *A[0].shape, dtype=torch.promote_types(x.dtype, torch.float32))
-    totals = dA.unbind()
+    dA: list[Tensor | None] = [None] * len(A)
     for rows, index, taken, gradient, *out in _pieces(plan, way, x, dz, dx, in_parts=mask is not None):
         kept = None if mask is None else mask.next(taken)
         if dx is not None:
             _add_product(dx if rows is not None else out[0], rows, gradient, A[index], kept)
-        _accumulate(totals[index], gradient.t(), taken if kept is None else kept.mul_(taken))
-    return list(dA.view(modalities, -1, x.shape[1]).unbind())
+        dA[index] = _sum(dA[index], gradient.t(), taken if kept is None else kept.mul_(taken))
+    found = [torch.zeros_like(a) if d is None else d for a, d in zip(A, dA, strict=True)]
+    return list(found[0].view(modalities, -1, x.shape[1]).unbind()) if way == "stacked" else found
 
 
 def choose_way(plan: Plan, x: Tensor, A: Sequence[Tensor]) -> str:
@@ -129,12 +130,13 @@ def _add_product(dx: Tensor, rows: Tensor | None, gradient: Tensor, weight: Tens
         dx.addmm_(gradient, weight)
 
 
-def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left right; in float32 or wider, as there may be many."""
-    if total.dtype == right.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
+def _sum(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """total + left right; in float32 or wider, as there may be many."""
+    wide = torch.promote_types(left.dtype, torch.float32)
+    if total is not None and wide == left.dtype:
+        return total.addmm_(left, right)
+    product = (left @ right).to(wide)
+    return product if total is None else total.add_(product)
 
 
 def _own(stacked: Tensor, plan: Plan, rank: int) -> Tensor:
