@@ -105,3 +105,9 @@ def test_attending_tells_both_sides():
     routing = random_routing(2, 15, 3, 2, 4)
     with_key, is_key = (mask.flatten().nonzero().squeeze(1).tolist() for mask in attending(routing))
     assert set(with_key) == {q for q, _ in pairs(routing)} and set(is_key) == {k for _, k in pairs(routing)}
+
+
+def test_turns_may_have_any_number():
+    routing = random_routing(2, 15, 3, 2, 5)
+    renumbered = Routing(routing.modality, routing.turn * 10**15)
+    assert pairs(renumbered) == pairs(routing) == set(pairs_in(blocks_of(renumbered, (1.0, 1.0), torch.float32)))

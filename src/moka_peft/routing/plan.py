@@ -175,8 +175,9 @@ def _blocks(routing: Routing, lam: Tensor, text_query: bool, contiguous: bool) -
 def _by_turn(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
     """Modality, turn, and a number for every turn of every sample: three [T], on the host."""
     modality, turn = (values.flatten() for values in routing.on_host())
+    number = turn if int(turn.max()) <= len(turn) else turn.unique(return_inverse=True)[1]  # a table is made of them
     row = torch.arange(routing.shape[0]).repeat_interleave(routing.shape[1])
-    return modality, turn, row * (int(turn.max()) + 1) + turn
+    return modality, turn, row * (int(number.max()) + 1) + number
 
 
 def _pairs(query: Tensor, key: Tensor, group: Tensor, lam: Tensor, contiguous: bool, longest: int) -> list[Blocks]:
