@@ -34,6 +34,7 @@ def pairs_in(blocks):
     for block in blocks:
         real = block.weight != 0
         keys = torch.ones_like(block.key, dtype=torch.bool) if block.bias is None else block.bias == 0
+        assert keys.any(1).all()  # a softmax over nothing is not a number
         for chunk in range(len(block.query)):
             queries = block.query[chunk][real[chunk]].tolist()
             found += [(q, k) for q in queries for k in block.key[chunk][keys[chunk]].tolist()]
@@ -67,10 +68,24 @@ def test_plan_holds_every_token_once(batch, length, modalities, seed):
 
 @pytest.mark.parametrize(("media", "chunks"), [(1, 1), (255, 1), (256, 1), (257, 2), (600, 3)])
 def test_chunks_of_a_turn_are_balanced(media, chunks):
-    modality = torch.tensor([[0, 0, *([1] * media)]])
-    (block,) = blocks_of(Routing(modality, torch.ones_like(modality)), (1.0,), torch.float32)
+    modality = torch.tensor([[0, 0, *([1] * media), *([0] * (media + 3))]])
+    turn = torch.ones_like(modality)
+    turn[:, 2 + media :] = 0
+    (block,) = blocks_of(Routing(modality, turn), (1.0,), torch.float32)
     assert block.query.shape == (chunks, math.ceil(media / chunks)) and block.bias is None
     assert (block.weight == 0).sum() == block.query.numel() - media < chunks
+
+
+def test_samples_that_are_mostly_one_turns_media_are_taken_whole():
+    modality = torch.tensor([[0, 0, 1, 2, 1, 1], [1, 0, 1, 1, 0, -1], [0, 0, 0, 0, 0, 0]])
+    turn = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]])
+    (block,) = blocks_of(Routing(modality, turn), (0.5, 2.0), torch.float32)
+    assert block.is_whole and torch.equal(block.query, torch.arange(18).view(3, 6))
+    assert block.weight.tolist() == [[0, 0, 0.5, 2, 0.5, 0.5], [0.5, 0, 0.5, 0.5, 0, 0], [0] * 6]
+    turn[0, 5] = 2  # no key there, so nobody's query
+    assert blocks_of(Routing(modality, turn), (0.5, 2.0), torch.float32)[0].is_whole
+    modality[0, 1], turn[0, 1] = 0, 2  # two turns with media in a sample
+    assert not any(block.is_whole for block in blocks_of(Routing(modality, turn), (0.5, 2.0), torch.float32))
 
 
 def test_turns_with_few_and_many_keys_are_not_filled_up_to_the_longest():

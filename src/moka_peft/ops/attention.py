@@ -20,22 +20,29 @@ State = list[tuple[Tensor, ...]]  # per block: queries, keys, received, what the
 
 def attend(z: Tensor, blocks: Sequence[Blocks]) -> tuple[Tensor, State]:
     """u [T, r] from z [T, r] in float32 or wider, and what the backward takes."""
-    u, state = z.clone(), []
+    u, state = z, []
     for block in blocks:
-        query, key = _rows(z, block.query), _keys(z, block)
+        query, key = _queries(z, block), _keys(z, block)
         received, kept = _softmax_attention(query, key, block)
-        _add_to_queries(u, received.flatten(0, 2), block, block.lam)
+        if block.is_whole:
+            u = torch.addcmul(u, received.flatten(0, 2), block.lam)
+        else:
+            u = z.clone() if u is z else u
+            _add_to_queries(u, received.flatten(0, 2), block, block.lam)
         state.append((query, key, received, kept))
     return u, state
 
 
 def attend_backward(z: Tensor, du: Tensor, blocks: Sequence[Blocks], state: State) -> Tensor:
-    """dz [T, r] of `attend`, the path through u = z + ... included."""
-    dz = du.clone()
+    """dz [T, r] of `attend`, the path through u = z + ... included; `du` may be written to."""
+    dz = du if len(blocks) == 1 else du.clone()
     for block, kept in zip(blocks, state, strict=True):
         gradient = _gradient_of_queries(du, block).view_as(kept[0])
         dquery, dkey = _softmax_attention_backward(gradient, block, *kept)
-        _add_to_queries(dz, dquery.flatten(0, 2), block)
+        if block.is_whole:
+            dz.add_(dquery.flatten(0, 2))
+        else:
+            _add_to_queries(dz, dquery.flatten(0, 2), block)
         dz.index_add_(0, block.key.flatten(), dkey[:, :, : block.key.shape[1]].flatten(0, 2))
     return dz
 
@@ -66,11 +73,18 @@ def _add_to_queries(u: Tensor, values: Tensor, block: Blocks, lam: Tensor | None
 
 
 def _gradient_of_queries(du: Tensor, block: Blocks) -> Tensor:
-    """[C Q, r] of what queries received; 0 at repeated ones."""
+    """[C Q, r] of what queries received; 0 at repeated ones, and at rows that are none."""
+    if block.is_whole:
+        return du * block.lam
     gradient = du.index_select(0, block.rows).mul_(block.lam)
     if block.slots is None:
         return gradient
     return du.new_zeros(block.query.numel(), du.shape[1]).index_copy_(0, block.slots, gradient)
+
+
+def _queries(z: Tensor, block: Blocks) -> Tensor:
+    """[C, 1, Q, r]"""
+    return z.view(block.query.shape[0], 1, -1, z.shape[1]) if block.is_whole else _rows(z, block.query)
 
 
 def _rows(z: Tensor, index: Tensor) -> Tensor:

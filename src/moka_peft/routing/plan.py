@@ -43,7 +43,8 @@ class Blocks:
     0 where it is such a repeated one. `key` [C, K] int64 rows, filled up with row 0, where `bias` [C, K] is -inf, else
     0; None: nothing is filled up. `hole` [C]: the logarithm of how many zero keys take part (-inf: none); None: in no
     chunk. Of the queries that are not repeated: `rows` [N], each once, `slots` [N] where in `query` they are (None:
-    everywhere), and `lam` [N, 1]. Values are of the dtype to compute in.
+    everywhere), and `lam` [N, 1]. Values are of the dtype to compute in. `is_whole`: the chunks are the samples, all
+    their rows in order, so that no query has to be gathered.
     """
 
     query: Tensor
@@ -54,6 +55,7 @@ class Blocks:
     rows: Tensor
     slots: Tensor | None
     lam: Tensor
+    is_whole: bool = False
 
 
 def plan_of(routing: Routing, modalities: int) -> Plan:
@@ -168,8 +170,49 @@ def _blocks(routing: Routing, lam: Tensor, text_query: bool, contiguous: bool) -
         sides = [(media, text, lam[modality.clamp(min=0)])]
     device = routing.modality.device
     longest = QUERIES_PER_CHUNK.get(device.type, 128)
-    blocks = [block for query, key, own in sides for block in _pairs(query, key, group, own, contiguous, longest)]
-    return [Blocks(*(None if t is None else t.to(device) for t in vars(b).values())) for b in blocks]  # pyright: ignore[reportArgumentType]
+    blocks = []
+    for query, key, own in sides:
+        whole = _samples(query, key, group, own, routing.shape, contiguous) if device.type == "cpu" else None
+        blocks += [whole] if whole is not None else _pairs(query, key, group, own, contiguous, longest)
+    return [_on(device, block) for block in blocks]
+
+
+def _on(device: torch.device, block: Blocks) -> Blocks:
+    values = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(block).items()}
+    return Blocks(**values)
+
+
+def _samples(
+    query: Tensor, key: Tensor, group: Tensor, lam: Tensor, shape: torch.Size, contiguous: bool
+) -> Blocks | None:
+    """One chunk per sample, all its rows, where most of them are queries of one turn; None where that is not so.
+
+    Gathering the queries and putting back what they receive costs a CPU more than attending from some rows in vain.
+    """
+    keys, counts, starts = _by_group(key, group)
+    query = (query & (counts[group] > 0)).view(shape)
+    own = torch.where(query, group.view(shape), -1)
+    owner = own.amax(1)  # [B]
+    if int(query.sum()) * 2 < query.numel() or bool((query & (own != owner.unsqueeze(1))).any()):
+        return None
+    count = torch.where(owner >= 0, counts[owner], 1)  # a sample without queries gets some row as its key
+    if int(count.max()) * len(count) > 2 * int(count.sum()):
+        return None
+    key_rows, key_real = _table(keys, torch.where(owner >= 0, starts[owner], 0), count, repeat_last=False)
+    rows = torch.arange(query.numel())
+    weight = torch.where(query, lam.view(shape), 0)
+    bias = lam.new_zeros(key_rows.shape).masked_fill_(~key_real, -torch.inf)
+    return Blocks(
+        query=rows.view(shape),
+        weight=weight,
+        key=key_rows,
+        bias=None if bool(key_real.all()) else bias,
+        hole=_holes(key_rows, count, lam.dtype) if contiguous else None,
+        rows=rows,
+        slots=None,
+        lam=weight.view(-1, 1),
+        is_whole=True,
+    )
 
 
 def _by_turn(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
