@@ -120,6 +120,16 @@ def test_later_answers_change_nothing_else(options):
     assert torch.equal(before[~answer], after[~answer])
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+def test_flash_kernel_equals_reference(options, monkeypatch):
+    """Which a CPU takes for long sequences."""
+    monkeypatch.setattr("moka_peft.ops.attention.FLASH_FROM", 0)
+    for seed in range(4):
+        case = make_case(3, 14, 4, 3, options, seed)
+        for got, expected in zip(run(case, "eager"), run(case, "reference"), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
 def test_float32_stays_near_float64():
     for options in OPTIONS:
         case64 = make_case(2, 14, 3, 2, options, seed=5)

@@ -77,14 +77,14 @@ def test_chunks_of_a_turn_are_balanced(media, chunks):
 
 
 def test_samples_that_are_mostly_one_turns_media_are_taken_whole():
-    modality = torch.tensor([[0, 0, 1, 2, 1, 1], [1, 0, 1, 1, 0, -1], [0, 0, 0, 0, 0, 0]])
-    turn = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]])
+    modality = torch.tensor([[0, 0, 1, 2, *[1] * 8], [1, 0, *[1] * 8, 0, -1], [1, 1, *[0] * 10]])
+    turn = torch.tensor([[1] * 12, [*[1] * 10, 0, 0], [1, 1, *[0] * 10]])
     (block,) = blocks_of(Routing(modality, turn), (0.5, 2.0), torch.float32)
-    assert block.is_whole and torch.equal(block.query, torch.arange(18).view(3, 6))
-    assert block.weight.tolist() == [[0, 0, 0.5, 2, 0.5, 0.5], [0.5, 0, 0.5, 0.5, 0, 0], [0] * 6]
-    turn[0, 5] = 2  # no key there, so nobody's query
-    assert blocks_of(Routing(modality, turn), (0.5, 2.0), torch.float32)[0].is_whole
-    modality[0, 1], turn[0, 1] = 0, 2  # two turns with media in a sample
+    assert block.is_whole and torch.equal(block.query, torch.arange(36).view(3, 12))
+    assert block.weight.tolist() == [[0, 0, 0.5, 2, *[0.5] * 8], [0.5, 0, *[0.5] * 8, 0, 0], [0] * 12]
+    turn[0, 11] = 2  # without a key: nobody's query
+    assert blocks_of(Routing(modality, turn.clone()), (0.5, 2.0), torch.float32)[0].is_whole
+    turn[0, 1] = 2  # its key: now two turns of the sample have queries
     assert not any(block.is_whole for block in blocks_of(Routing(modality, turn), (0.5, 2.0), torch.float32))
 
 

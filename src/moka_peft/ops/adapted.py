@@ -26,7 +26,7 @@ def adapted_linear(
     Where there is neither, the update alone. A [r, I] and B [O, r] may be stored wider than x: they take its dtype.
     Differentiable once, in x, `result`, A and B.
     """
-    return _AdaptedLinear.apply(x, weight, bias, result, update, B, *A)
+    return _AdaptedLinear.apply(x, result, update, (weight, bias), B, *A)
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -34,21 +34,20 @@ class _AdaptedLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
         result: Tensor | None,
         update: Update,
+        frozen: tuple[Tensor | None, Tensor | None],
         B: Tensor,
         *A: Tensor,
     ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+        dtype, (weight, bias) = x.dtype, frozen
         with _without_autocast(x):
-            narrow = [_as(a, x.dtype) for a in A]
-            added_to = None if result is None else result.reshape(-1, result.shape[-1])
-            y, z = update.forward(rows, weight, bias, added_to, narrow, _as(B, x.dtype))
+            narrow = [_as(a, dtype) for a in A]
+            added_to = None if result is None else _flat(result)
+            y, z = update.forward(_flat(x), weight, bias, added_to, narrow, _as(B, dtype))
         ctx.update, ctx.has_result = update, result is not None
         ctx.save_for_backward(x, z, weight, B, *A)
-        return y.view(*x.shape[:-1], -1)
+        return y.view(x.shape[:-1] + y.shape[1:])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -59,15 +58,17 @@ class _AdaptedLinear(torch.autograd.Function):
             )
         (g,) = gradients
         x, z, weight, B, *A = ctx.saved_tensors
-        rows, given = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+        dtype = x.dtype
         with _without_autocast(x):
-            narrow = [_as(a, x.dtype) for a in A]
-            dx, dA, dB = ctx.update.backward(
-                given, rows, z, weight, narrow, _as(B, x.dtype), wants_dx=ctx.needs_input_grad[0]
-            )
+            narrow, wants_dx = [_as(a, dtype) for a in A], ctx.needs_input_grad[0]
+            dx, dA, dB = ctx.update.backward(_flat(g), _flat(x), z, weight, narrow, _as(B, dtype), wants_dx)
         dx = None if dx is None else dx.view(x.shape)
-        dresult = g if ctx.has_result else None
-        return dx, None, None, dresult, None, _as(dB, B.dtype), *map(_as, dA, (a.dtype for a in A))
+        of_A = [_as(d, a.dtype) for d, a in zip(dA, A, strict=True)]
+        return dx, g if ctx.has_result else None, None, None, _as(dB, B.dtype), *of_A
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.reshape(-1, rows.shape[-1])
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -13,9 +14,12 @@ def expand_(y: Tensor, u: Tensor, B: Tensor, scaling: float) -> None:
 def expand_backward(g: Tensor, u: Tensor, B: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     """du [T, r] and dB [O, r] from g [T, O].
 
-    dB as the transpose of u^T g: at rank 4 to 16 that is 2 to 5 times faster on a CPU than g^T u.
+    dB as the transpose of u^T g: at rank 4 to 16 that is 2 to 5 times faster on a CPU than g^T u. With beta 0 the
+    first argument is not read: s costs no pass of its own.
     """
-    return (g @ B).mul_(scaling), (u.t() @ g).mul_(scaling).t()
+    nothing = g.new_empty(())
+    du = torch.addmm(nothing, g, B, beta=0, alpha=scaling)
+    return du, torch.addmm(nothing, u.t(), g, beta=0, alpha=scaling).t()
 
 
 __all__ = ["expand_", "expand_backward"]

@@ -89,7 +89,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
             nn.init.kaiming_uniform_(self._weight("moka_B", adapter), a=math.sqrt(5))
 
     def _weight(self, container: str, adapter: str) -> Tensor:
-        return weight_of(getattr(self, container)[adapter])
+        return weight_of(self._modules[container]._modules[adapter])  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
 
     def stacked_A(self, adapter: str) -> Tensor:
         """A [M, r, I] in the order of the adapter's modalities."""

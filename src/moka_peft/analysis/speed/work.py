@@ -38,7 +38,7 @@ def training_step(model: Any, inputs: Mapping[str, Any], learning_rate: float = 
     model.enable_input_require_grads()
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate) if trained else None
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, fused=True) if trained else None  # the Trainer's default
 
     def step() -> None:
         if optimizer is not None:
