@@ -98,6 +98,16 @@ def test_inference(run):
     assert "| decode_step | moka merged | base |" in shown
 
 
+def test_where_a_layers_time_goes(run):
+    sizes = ["--widths", "16", "--tokens", "160", "--ranks", "2", "--dropouts", "0"]
+    record, shown = run("profile_layer", *sizes)
+    (layer,) = record["layers"]
+    lora, moka = (layer["more_than_base"][name] for name in ("lora", "moka"))
+    assert moka["softmax"] > 0 == lora["softmax"] and moka["indexing"] > lora["indexing"]
+    assert lora["matmul"] > 0 and moka["matmul"] > 0 and moka["dropout"] == 0
+    assert "| 16 | 2 | 0.0 | moka |" in shown
+
+
 def test_growth(run):
     options = ["--widths", "16", "--ranks", "2", "--tokens", "64", "128", "--turn-length", "64", "--length", "160"]
     record, shown = run("bench_scaling", *options, "--modalities", "2", "4", "--turns", "1", "4")

@@ -122,7 +122,8 @@ def compress_backward(
     rows, flat = x.reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])
     _, state = update.interact(flat)
     dx = torch.zeros_like(rows, memory_format=torch.contiguous_format)
-    dA = update.compress_backward(dx, du.reshape(flat.shape), rows, flat, A.unbind(), state)
+    du = du.reshape(flat.shape).clone()  # it is written to, and an operator must not write to what it is given
+    dA = update.compress_backward(dx, du, rows, flat, A.unbind(), state)
     return dx.view(x.shape), torch.stack(dA).to(A.dtype)
 
 
