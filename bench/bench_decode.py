@@ -30,7 +30,7 @@ from recording import RESULTS, header, options_of, say, table, timing, write
 from torch import Tensor, nn
 
 from moka_peft import Routing
-from moka_peft.analysis.speed import ChatLayout, ChatTokens, compare, measure, sharing_copy
+from moka_peft.analysis.speed import ChatLayout, ChatTokens, compare, measure
 from moka_peft.analysis.speed.adapters import routed
 from moka_peft.analysis.speed.comparison import provider_facts, rounded, spread
 from moka_peft.analysis.speed.rounds import fixed_threads
@@ -40,11 +40,11 @@ CALLS = 200  # of a layer in one repetition: a single call is shorter than a tim
 
 
 def models_of(base: nn.Module, chats: ChatTokens, options: argparse.Namespace) -> dict[str, Any]:
-    """Name -> model, all in eval mode. Merged ones have weights of their own, the others share the base's."""
-    models: dict[str, Any] = {name: sharing_copy(base) for name in BASES}
+    """Name -> model in eval mode, each with weights of its own: shared ones would stay in the cache for the next."""
+    models: dict[str, Any] = {name: copy.deepcopy(base) for name in BASES}
     for method in ("lora", options.method):
         name, variant = method.split()[0], Variant(method, options.rank)
-        models[name] = variant.on(sharing_copy(base), chats.spec)
+        models[name] = variant.on(copy.deepcopy(base), chats.spec)
         models[f"{name} merged"] = variant.on(copy.deepcopy(base), chats.spec)
         models[f"{name} merged"].merge_adapter()
     return {name: model.eval() for name, model in models.items()}
@@ -102,7 +102,7 @@ def measure_model(models: dict[str, Any], chats: ChatTokens, options: argparse.N
 def measure_generate(models: dict[str, Any], inputs: dict[str, Tensor], options: argparse.Namespace) -> dict[str, Any]:
     """Seconds per new token after the first, paired by round."""
     ends = {"first": 1, "all": options.new_tokens}
-    providers = {f"{name}, {end}": generation(m, inputs, n) for name, m in models.items() for end, n in ends.items()}
+    providers = {f"{end}: {name}": generation(m, inputs, n) for name, m in models.items() for end, n in ends.items()}
     run = measure(providers, **timing(options))
     steps = {
         name: [(b - a) / (options.new_tokens - 1) for a, b in zip(*_ends(run.seconds, name), strict=True)]
@@ -112,7 +112,7 @@ def measure_generate(models: dict[str, Any], inputs: dict[str, Tensor], options:
 
 
 def _ends(seconds: dict[str, list[float]], name: str) -> tuple[list[float], list[float]]:
-    return seconds[f"{name}, first"], seconds[f"{name}, all"]
+    return seconds[f"first: {name}"], seconds[f"all: {name}"]
 
 
 def facts_of(run: Any) -> dict[str, Any]:

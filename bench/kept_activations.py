@@ -47,7 +47,7 @@ def kept(model: nn.Module, **inputs: Routing) -> int:
 def measure() -> dict[str, int]:
     base = build_base().requires_grad_(False)
     base.enable_input_require_grads()
-    found = {"frozen base": kept_bytes(base)}
+    found = {"frozen base": kept(base)}
     for name, upcast in (("float32", True), ("bfloat16", False)):
         lora = get_peft_model(build_base(), LoraConfig(r=8, target_modules=TARGETS), autocast_adapter_dtype=upcast)
         moka = get_peft_model(

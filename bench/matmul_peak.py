@@ -20,16 +20,6 @@ def matmul_peak(device: str, dtype: torch.dtype, size: int = 8192, rounds: int =
     return 2 * size**3 / statistics.median(seconds)
 
 
-def copy_bandwidth(device: str, megabytes: int = 1024, rounds: int = 20) -> float:
-    """Bytes per second that a copy reads and writes, the median."""
-    source = torch.ones(megabytes * 2**20, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    work = {"copy": lambda: target.copy_(source)}
-    time_rounds(work, rounds=5, seed=0, device=device)
-    seconds = time_rounds(work, rounds=rounds, seed=0, device=device)["copy"]
-    return 2 * source.numel() / statistics.median(seconds)
-
-
 def flops_per_token(model: Any, *, recomputed: bool) -> dict[str, float]:
     """Of a frozen model's training step, its decoder's Linears and its head alone: no attention, no adapter.
 

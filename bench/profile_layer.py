@@ -2,9 +2,10 @@
 
     python bench/profile_layer.py           # a minute on two cores
 
-By kind of work, in microseconds of one repetition, what the operators themselves took on the calling thread; "between"
-is the rest of it: Python, autograd and the profiler, which makes every operator dearer, small ones most. The base's
-two matmuls are measured alone and taken off. Writes bench/results/layer_profile.json.
+By kind of work, in microseconds of one repetition, what the operators themselves took on the calling thread; "rest":
+other operators, and Python and autograd between them, as far as the profiler has an event for it. The profiler makes
+every operator dearer, small ones most: "wall" is the time without it, so the columns do not add up to it. The base is
+measured alone and taken off. Writes bench/results/layer_profile.json.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ KINDS = {
 
 
 def kind_of(operator: str) -> str:
-    """The kind of an operator's own time; "between" for everything that computes nothing."""
+    """The kind of an operator's own time."""
     exact = next((kind for kind, names in KINDS.items() if operator in names), None)
-    return exact or next((kind for kind, names in KINDS.items() if operator.startswith(names[-1])), "between")
+    return exact or next((kind for kind, names in KINDS.items() if operator.startswith(names[-1])), "rest")
 
 
 def by_kind(work: Callable[[], Any], repetitions: int) -> dict[str, float]:
-    """Microseconds per repetition and kind; "all" is the wall's without the profiler."""
+    """Microseconds per repetition and kind; "wall" without the profiler."""
     for _ in range(5):
         work()
     start = time.perf_counter()
@@ -53,7 +54,7 @@ def by_kind(work: Callable[[], Any], repetitions: int) -> dict[str, float]:
     found: Counter[str] = Counter()
     for event in profiler.key_averages():
         found[kind_of(event.key)] += event.self_cpu_time_total / repetitions
-    return {kind: round(found[kind], 1) for kind in (*KINDS, "between")} | {"all": round(wall, 1)}
+    return {kind: round(found[kind], 1) for kind in (*KINDS, "rest")} | {"wall": round(wall, 1)}
 
 
 def measure(width: int, tokens: int, rank: int, dropout: float, options: argparse.Namespace) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 64])
     parser.add_argument("--dropouts", type=float, nargs="+", default=[0.0, 0.05])
     options = parser.parse_args(arguments)
-    record = {**header("profile_layer", options, arguments), "layers": []}
     with fixed_threads(options.threads):
+        record = {**header("profile_layer", options, arguments), "layers": []}
         for width in options.widths:
             for rank in options.ranks:
                 for dropout in options.dropouts:
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for layer in record["layers"]
         for name in ("lora", "moka")
     ]
-    print(table(["width", "rank", "dropout", "adapter", *KINDS, "between", "all"], rows))
+    print(table(["width", "rank", "dropout", "adapter", *KINDS, "rest", "wall"], rows))
     return 0
 
 

@@ -103,9 +103,8 @@ def test_kernels_that_agree_are_taken_and_compared_once(capable, monkeypatch: py
     compared = []
     monkeypatch.setattr(agreement, "disagreement", lambda *case: compared.append(case))
     x: Any = SimpleNamespace(device=GPU, dtype=torch.bfloat16)
-    assert all(parts_for("auto", x, rank) is kernels for rank in (3, 16, 9))
-    assert compared == [(GPU, torch.bfloat16, 3)]
-    assert parts_for("auto", x, 20) is kernels and len(compared) == 2
+    assert all(parts_for("auto", x, rank) is kernels for rank in (3, 16, 3))
+    assert compared == [(GPU, torch.bfloat16, 3), (GPU, torch.bfloat16, 16)]  # Triton compiles other kernels for it
     assert parts_for("eager", x, 20) is eager
 
 

@@ -71,11 +71,13 @@ def run(
 
 def _open(name: str | None, dtype: str) -> Any:
     if name is None:
+        import torch
+
         from moka_peft.analysis.speed import small_qwen2_5_vl
         from moka_peft.training.processes import local_device
 
         small = small_qwen2_5_vl(device=local_device())
-        return small if dtype == "auto" else small.to(dtype=dtype)
+        return small if dtype == "auto" else small.to(getattr(torch, dtype))
     from moka_peft.training.model import load_model
 
     try:

@@ -135,7 +135,7 @@ def _softmax_attention_backward(
     if _takes_flash(query, key):
         return _flash_backward(gradient, query, key, received, kept, _bias(block), scale)
     weights, scaled = kept
-    dscores = torch._softmax_backward_data(torch.bmm(gradient, key.mT), weights, -1, weights.dtype)
+    dscores = torch.ops.aten._softmax_backward_data(torch.bmm(gradient, key.mT), weights, -1, weights.dtype)
     dkey = torch.baddbmm(torch.bmm(weights.mT, gradient), dscores.mT, query, alpha=scale)
     return torch.bmm(dscores, scaled), dkey
 

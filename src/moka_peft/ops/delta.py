@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import rows_that_differ
+from moka_peft.routing.plan import stretches_that_differ
 
 from . import reference
 from .adapted import adapted_linear
@@ -77,21 +77,23 @@ def add_residual(
 ) -> Tensor:
     """`result` [B, S, O] of a layer with s B A_text folded into its weight, plus what it lacks: delta - s B A_text x.
 
-    That is 0 except at media tokens and, for "text_query", at instruction tokens. Only those, and the tokens that they
-    attend to, are computed; in a compiled graph all. Arguments as `moka_delta`.
+    That is 0 except at media tokens and, for "text_query", at instruction tokens: only there A_text and B are applied.
+    Without gradients `result` is written to. Arguments as `moka_delta`.
     """
     options = {"scaling": scaling, "interaction": interaction, **options}
     narrow = torch.eye(B.shape[1], dtype=x.dtype, device=x.device)  # in B's place: s u itself
-    if torch.compiler.is_compiling():
-        lacking = moka_delta(x, A, narrow, routing, **options) - F.linear(x, A[0]) * scaling
-        differs = routing.is_media | routing.is_instruction if interaction == "text_query" else routing.is_media
-        return result + F.linear(lacking.masked_fill(~differs.unsqueeze(-1), 0), B).to(result.dtype)
-    differing, computed, part = rows_that_differ(routing, text_query=interaction == "text_query")
-    rows = x.flatten(0, 1).index_select(0, computed)
-    lacking = moka_delta(rows.unsqueeze(0), A, narrow, part, **options)[0, : len(differing)]
-    lacking = lacking - F.linear(rows[: len(differing)], A[0]) * scaling
-    update = F.linear(lacking, B).to(result.dtype)
-    return result.flatten(0, 1).index_add(0, differing, update).view(result.shape)
+    given = moka_delta(x, A, narrow, routing, **options)
+    text_query = interaction == "text_query"
+    differs = routing.is_media | routing.is_instruction if text_query else routing.is_media
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        lacking = (given - F.linear(x, A[0]) * scaling).masked_fill(~differs.unsqueeze(-1), 0)
+        return result + F.linear(lacking, B).to(result.dtype)
+    rows, s_u, out, keeps = x.flatten(0, 1), given.flatten(0, 1), result.flatten(0, 1), ~differs.view(-1, 1)
+    for start, stop in stretches_that_differ(routing, text_query=text_query):
+        stretch = slice(start, stop)
+        lacking = torch.addmm(s_u[stretch], rows[stretch], A[0].t(), alpha=-scaling).masked_fill_(keeps[stretch], 0)
+        out[stretch].add_(lacking @ B.t()) if out.dtype != x.dtype else out[stretch].addmm_(lacking, B.t())
+    return out.view(result.shape)
 
 
 def check_options(interaction: str, instruction_span: str, impl: str) -> None:

@@ -23,7 +23,7 @@ class Dropout:
     @classmethod
     def draw(cls, p: float) -> Dropout:
         """Its seed comes from torch's generator on the CPU, which checkpointing sets back to recompute."""
-        return cls(round(p * STEPS) / STEPS, int(torch.randint(2**62, ())))
+        return cls(round(p * STEPS) / STEPS, int(torch.randint(2**62, (), device="cpu")))
 
     @property
     def scale(self) -> float:

@@ -137,7 +137,7 @@ class Update:
     def compress_backward(
         self, dx: Tensor | None, du: Tensor, x: Tensor, z: Tensor, A: Sequence[Tensor], state: Any
     ) -> list[Tensor]:
-        """Every dA [r, I] from du [T, r], which is written over; adds the rest of the gradient of x to `dx` in place."""
+        """Every dA [r, I] from du [T, r], which is written over; adds dz A to `dx` in place."""
         if self.plan.has_padding:
             du = du.masked_fill((self.plan.modality < 0).unsqueeze(1), 0)
         dz = self.interact_backward(z, du, state)

@@ -16,6 +16,8 @@ from .routing import Routing
 
 QUERIES_PER_CHUNK = {"cpu": 256, "cuda": 128}  # at 160 to 700 queries a turn 256 take 0.7 to 0.9 times as long as 128
 
+MOST_STRETCHES = 32  # each costs operators of its own
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -102,25 +104,22 @@ def attending(routing: Routing) -> tuple[Tensor, Tensor]:
     return _cached(routing, "attending", lambda: _attending(routing))
 
 
-def rows_that_differ(routing: Routing, *, text_query: bool) -> tuple[Tensor, Tensor, Routing]:
-    """What a layer with the text path folded into its weight must still compute.
+def stretches_that_differ(routing: Routing, *, text_query: bool) -> list[tuple[int, int]]:
+    """(start, stop) of the rows [T] whose result is not the text path's: media, and instruction that asks media.
 
-    The rows whose result differs; those and the rows that they attend to, in this order; the routing [1, N] of the
-    latter. Every turn of every sample has its own number there.
+    More than MOST_STRETCHES are one, from the first to the last.
     """
-    return _cached(routing, ("differing", text_query), lambda: _rows_that_differ(routing, text_query))
+    return _cached(routing, ("differing", text_query), lambda: _stretches_that_differ(routing, text_query))
 
 
-def _rows_that_differ(routing: Routing, text_query: bool) -> tuple[Tensor, Tensor, Routing]:
-    modality, turn, group = _by_turn(routing)
-    with_key, is_key = (mask.flatten() for mask in attending(routing))
-    differs = (modality > 0) | is_key if text_query else modality > 0
-    differing, others = differs.nonzero().squeeze(1), (is_key & ~differs).nonzero().squeeze(1)
-    rows = torch.cat([differing, others])
-    own_turn = torch.where((with_key | is_key)[rows], group[rows] + 1, 0)
-    device = routing.modality.device
-    part = Routing.unchecked(modality[rows][None].to(device), own_turn[None].to(device), routing.modalities, None)
-    return differing.to(device), rows.to(device), part
+def _stretches_that_differ(routing: Routing, text_query: bool) -> list[tuple[int, int]]:
+    differs = routing.on_host()[0].flatten() > 0
+    if text_query:
+        differs = differs | attending(routing)[1].flatten()
+    values, lengths = torch.unique_consecutive(differs, return_counts=True)
+    stops = lengths.cumsum(0)
+    found = list(zip((stops - lengths)[values].tolist(), stops[values].tolist(), strict=True))
+    return found if len(found) <= MOST_STRETCHES else [(found[0][0], found[-1][1])]
 
 
 def _attending(routing: Routing) -> tuple[Tensor, Tensor]:
@@ -149,7 +148,7 @@ def _plan(routing: Routing, modalities: int) -> Plan:
         bounds.append(bounds[-1] + count)
     values, lengths = torch.unique_consecutive(modality, return_counts=True)
     device = routing.modality.device
-    own = torch.arange(len(modality)) * modalities + modality.clamp(min=0)
+    own = torch.arange(len(modality), device="cpu") * modalities + modality.clamp(min=0)
     return Plan(
         modality=routing.modality.flatten(),
         own=own.to(device),
@@ -179,7 +178,7 @@ def _blocks(routing: Routing, lam: Tensor, text_query: bool, contiguous: bool) -
 
 def _on(device: torch.device, block: Blocks) -> Blocks:
     values = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(block).items()}
-    return Blocks(**values)
+    return Blocks(**values)  # pyright: ignore[reportArgumentType]
 
 
 def _samples(
@@ -199,7 +198,7 @@ def _samples(
     if int(count.max()) * len(count) > 2 * int(count.sum()):
         return None
     key_rows, key_real = _table(keys, torch.where(owner >= 0, starts[owner], 0), count, repeat_last=False)
-    rows = torch.arange(query.numel())
+    rows = torch.arange(query.numel(), device="cpu")
     weight = torch.where(query, lam.view(shape), 0)
     bias = lam.new_zeros(key_rows.shape).masked_fill_(~key_real, -torch.inf)
     return Blocks(
@@ -219,7 +218,7 @@ def _by_turn(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
     """Modality, turn, and a number for every turn of every sample: three [T], on the host."""
     modality, turn = (values.flatten() for values in routing.on_host())
     number = turn if int(turn.max()) <= len(turn) else turn.unique(return_inverse=True)[1]  # a table is made of them
-    row = torch.arange(routing.shape[0]).repeat_interleave(routing.shape[1])
+    row = torch.arange(routing.shape[0], device="cpu").repeat_interleave(routing.shape[1])
     return modality, turn, row * (int(number.max()) + 1) + number
 
 
@@ -231,8 +230,8 @@ def _pairs(query: Tensor, key: Tensor, group: Tensor, lam: Tensor, contiguous: b
         return []
     chunks_of = (query_counts + longest - 1) // longest
     size = (query_counts + chunks_of - 1) // chunks_of.clamp(min=1)  # two chunks of 84, not 128 and 40
-    owner = torch.arange(len(chunks_of)).repeat_interleave(chunks_of)  # [C] the group of every chunk
-    first = (torch.arange(len(owner)) - (chunks_of.cumsum(0) - chunks_of)[owner]) * size[owner]
+    owner = torch.arange(len(chunks_of), device="cpu").repeat_interleave(chunks_of)  # [C] the group of every chunk
+    first = (torch.arange(len(owner), device="cpu") - (chunks_of.cumsum(0) - chunks_of)[owner]) * size[owner]
     start, length = query_starts[owner] + first, torch.minimum(query_counts[owner] - first, size[owner])
     found = []
     bucket = _powers_of_two(key_counts[owner])
@@ -275,7 +274,7 @@ def _by_group(mask: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _table(rows: Tensor, start: Tensor, length: Tensor, *, repeat_last: bool) -> tuple[Tensor, Tensor]:
     """rows[start:start + length] for every start [C], side by side, and which entries are real; both [C, longest]."""
-    column = torch.arange(int(length.max())).unsqueeze(0)
+    column = torch.arange(int(length.max()), device="cpu").unsqueeze(0)
     real = column < length.unsqueeze(1)
     taken = rows[start.unsqueeze(1) + torch.minimum(column, length.unsqueeze(1) - 1)]
     return (taken if repeat_last else taken.masked_fill(~real, 0)), real
@@ -300,5 +299,5 @@ __all__ = [
     "has_media",
     "has_padding",
     "plan_of",
-    "rows_that_differ",
+    "stretches_that_differ",
 ]

@@ -16,7 +16,7 @@ from moka_peft.ops.dropout import Dropout
 from moka_peft.ops.implementation import parts_for
 from moka_peft.ops.update import Update
 from moka_peft.routing import PADDING, Routing
-from moka_peft.routing.plan import has_media, has_padding
+from moka_peft.routing.plan import has_padding
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ def updated(adapter: Adapter, x: Tensor, routing: Routing, base: Any, result: Te
     if result is None:
         weight, bias = _as_autocast(base.weight), None if base.bias is None else _as_autocast(base.bias)
     added_to = result if result is not None and result.dtype == x.dtype else None
-    if _needs_text_matrix_only(adapter, routing):
-        y = _text_path(adapter, x, routing, weight, bias, added_to)
-    elif in_operators:
+    if in_operators:
         y, added_to = _delta(adapter, x, routing), None
     else:
         update = Update.of(
@@ -80,6 +78,26 @@ def updated(adapter: Adapter, x: Tensor, routing: Routing, base: Any, result: Te
         )
         y = adapted_linear(x, weight, bias, added_to, adapter.A, adapter.B, update)
     return y if result is None or added_to is not None else result + y.to(result.dtype)
+
+
+def text_updated(
+    A: Tensor, B: Tensor, scaling: float, x: Tensor, routing: Routing, base: Any, result: Tensor | None
+) -> Tensor:
+    """As `updated`, where all tokens are text and no gradient is recorded: A_text [r, I] is all that is needed."""
+    given, x = x, _as_autocast(x)
+    dtype = x.dtype
+    z = F.linear(x, A if A.dtype == dtype else A.to(dtype)).view(-1, A.shape[0])
+    if routing.shape[1] > 1 and has_padding(routing):  # a lone token that is padding is nobody's result
+        z.masked_fill_((routing.modality == PADDING).view(-1, 1), 0)
+    B = B.t() if B.dtype == dtype else B.to(dtype).t()
+    if result is None:
+        result = F.linear(given, base.weight, base.bias)
+        result.view(-1, B.shape[1]).addmm_(z, B, alpha=scaling)
+        return result
+    flat = result.flatten(0, -2)
+    if result.dtype != dtype:
+        return result + (z.mul_(scaling) @ B).view(result.shape).to(result.dtype)
+    return torch.addmm(flat, z, B, alpha=scaling).view(result.shape)
 
 
 def with_residual(adapter: Adapter, x: Tensor, routing: Routing, result: Tensor) -> Tensor:
@@ -109,32 +127,9 @@ def _delta(adapter: Adapter, x: Tensor, routing: Routing) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def _needs_text_matrix_only(adapter: Adapter, routing: Routing) -> bool:
-    """As in a decode step. Not where gradients are recorded: every A gets one, if only of zeros."""
-    is_plain = not adapter.dropout and adapter.options.impl != "reference"
-    return is_plain and not torch.is_grad_enabled() and not has_media(routing)
-
-
 def _is_lone(routing: Routing) -> bool:
     """Whether rows are one token long in a compiled graph: nobody is there to attend to."""
     return torch.compiler.is_compiling() and routing.shape[1] == 1
-
-
-def _text_path(
-    adapter: Adapter, x: Tensor, routing: Routing, weight: Tensor | None, bias: Tensor | None, result: Tensor | None
-) -> Tensor:
-    """What `adapted_linear` gives where there is no media: A_text alone, as in a decode step."""
-    z = F.linear(x, adapter.A[0].to(x.dtype)).flatten(0, -2)
-    if routing.shape[1] > 1 and has_padding(routing):  # a lone token that is padding is nobody's result
-        z.masked_fill_((routing.modality == PADDING).view(-1, 1), 0)
-    B = adapter.B.to(x.dtype).t()
-    if weight is not None:
-        y = F.linear(x, weight, bias)
-        y.flatten(0, -2).addmm_(z, B, alpha=adapter.scaling)
-        return y
-    if result is not None:
-        return torch.addmm(result.flatten(0, -2), z, B, alpha=adapter.scaling).view(result.shape)
-    return (z.mul_(adapter.scaling) @ B).view(*x.shape[:-1], -1)
 
 
 def _draw(adapter: Adapter) -> Dropout | None:

@@ -13,7 +13,7 @@ from moka_peft.routing import Routing
 from moka_peft.routing.plan import has_media
 
 from .channel import RoutingChannel
-from .computation import Adapter, DeltaOptions, updated, with_residual
+from .computation import Adapter, DeltaOptions, text_updated, updated, with_residual
 from .offload import execution_device, weight_of
 from .plain import is_plain
 from .quantized import dense_weight, is_quantized, restore_weight, round_weight, stored_weight
@@ -106,7 +106,11 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         result: Any = self.base_layer(x, *args, **kwargs) if is_called else None
         for name in unmerged:
             routing = self._routing(name, x)
-            result = updated(self._adapter(name), x, routing, self.base_layer, result)
+            if self._is_text_alone(name, routing):
+                A, B = self._weight("moka_A_text", name), self._weight("moka_B", name)
+                result = text_updated(A, B, self.scaling[name], x, routing, self.base_layer, result)
+            else:
+                result = updated(self._adapter(name), x, routing, self.base_layer, result)
         for name in self.merged_adapters:
             if has_media(self.channel.read(name, self.name, x.device)):
                 result = with_residual(self._adapter(name), x, self._routing(name, x), result)
@@ -119,13 +123,22 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         routing = self.channel.read(adapter, self.name, x.device)
         return routing_of(x, routing, self.options[adapter].interaction, self.channel.logits_to_keep)
 
+    def _is_text_alone(self, adapter: str, routing: Routing) -> bool:
+        """As in a decode step. Not where gradients are recorded: every A gets one, if only of zeros."""
+        if torch.is_grad_enabled() or has_media(routing) or self.options[adapter].impl == "reference":
+            return False
+        return not (self.training and self._dropped(adapter))
+
+    def _dropped(self, adapter: str) -> float:
+        dropout = self.moka_dropout[adapter]
+        return dropout.p if dropout.training and isinstance(dropout, nn.Dropout) else 0.0
+
     def _adapter(self, name: str) -> Adapter:
-        dropout = self.moka_dropout[name]
         return Adapter(
             A=[self._weight(f"moka_A_{modality}", name) for modality in self.options[name].modalities],
             B=self._weight("moka_B", name),
             scaling=self.scaling[name],
-            dropout=dropout.p if dropout.training and isinstance(dropout, nn.Dropout) else 0.0,
+            dropout=self._dropped(name),
             options=self.options[name],
         )
 

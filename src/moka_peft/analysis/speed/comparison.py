@@ -48,19 +48,20 @@ def provider_facts(seconds: Seconds, base: str = "base") -> dict[str, dict[str, 
 def compare(seconds: Seconds, ours: str, theirs: str, base: str = "base") -> dict[str, Any]:
     """`ours` against `theirs`: `total` and `adapter`, medians of ours over theirs, and the rounds' own spread.
 
-    `adapter` is None where theirs takes no measurable time beyond the base.
+    `adapter` is None where theirs is the base or takes no measurable time beyond it.
     """
     total = [a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True)]
     own, other = adapter_seconds(seconds, ours, base), adapter_seconds(seconds, theirs, base)
     middle = statistics.median(other)
+    has_adapter = middle > 0 and theirs != base
     adapter = [a / b for a, b in zip(own, other, strict=True) if b > 0]
     return {
         "ours": ours,
         "theirs": theirs,
         "total": rounded(statistics.median(seconds[ours]) / statistics.median(seconds[theirs])),
         "total_by_round": spread(total),
-        "adapter": rounded(statistics.median(own) / middle) if middle > 0 else None,
-        "adapter_by_round": spread(adapter) if adapter else None,
+        "adapter": rounded(statistics.median(own) / middle) if has_adapter else None,
+        "adapter_by_round": spread(adapter) if adapter and has_adapter else None,
         "their_share_of_base": rounded(middle / statistics.median(seconds[base])),
     }
 

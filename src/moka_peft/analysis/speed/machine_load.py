@@ -24,7 +24,8 @@ class MachineLoad:
         if then["busy"] is not None and now["busy"] is not None:
             used = now["busy"] - then["busy"] - (now["own"] - then["own"])
             other = round(max(used, 0.0) / max(now["clock"] - then["clock"], 1e-9), 3)
-        return {"other_cores": other, "load_average_1_minute": round(os.getloadavg()[0], 2)}
+        average = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        return {"other_cores": other, "load_average_1_minute": average}
 
     @staticmethod
     def _now() -> dict[str, Any]:

@@ -42,8 +42,8 @@ def _inputs(dtype: torch.dtype, rank: int) -> Inputs:
     tokens = sum(map(len, MODALITY))
     rows = {"x": WIDTH, "dx": WIDTH, "y": WIDTH, "g": WIDTH, "u": rank, "dz": rank}
     shapes = {name: (tokens, width) for name, width in rows.items()} | {"A": (3, rank, WIDTH), "B": (WIDTH, rank)}
-    generator = torch.Generator().manual_seed(0)
-    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
+    generator = torch.Generator("cpu").manual_seed(0)
+    return {name: torch.randn(shape, generator=generator, device="cpu").to(dtype) for name, shape in shapes.items()}
 
 
 def _results(parts: ModuleType, device: torch.device, inputs: Inputs, mask: Tensor | None) -> Inputs:

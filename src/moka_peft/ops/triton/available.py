@@ -11,7 +11,7 @@ import os
 
 import torch
 
-from .tiles import LARGEST_RANK, padded_rank
+from .tiles import LARGEST_RANK
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CAPABILITY = (8, 0)  # the oldest that Triton supports
@@ -25,13 +25,16 @@ def usable(device: torch.device, dtype: torch.dtype, rank: int) -> bool:
 
     One warning says so where they fail or differ.
     """
-    if device.type != "cuda" or obstacle(device, dtype, rank):
+    if device.type != "cuda":
         return False
-    key = (device, dtype, padded_rank(rank))
+    key = (device, dtype, rank)
     if key not in _results:
-        if torch.cuda.is_current_stream_capturing():
+        if obstacle(device, dtype, rank):
+            _results[key] = False
+        elif torch.cuda.is_current_stream_capturing():
             return False  # comparing reads from the device, which a graph's capture forbids
-        _results[key] = _agree(device, dtype, rank)
+        else:
+            _results[key] = _agree(device, dtype, rank)
     return _results[key]
 
 
