@@ -84,6 +84,23 @@ def test_a_second_derivative_is_refused():
         torch.autograd.grad(y.sum(), x, create_graph=True)
 
 
+def test_the_output_may_be_changed_in_place():
+    """As some models do with queries (clamp_)."""
+    x, *A, B = tensors(*SHAPES)
+    expected = adapted_linear(x, None, None, None, A, B, update_of()).clamp(-1, 1)
+    y = adapted_linear(x, None, None, None, A, B, update_of())
+    y.view(2, 12, 2, 2).transpose(1, 2).clamp_(-1, 1)
+    torch.testing.assert_close(y, expected)
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.autograd.grad(expected.sum(), x)[0])
+
+
+def test_what_is_not_a_number_stays_in_its_sample():
+    x, *A, B = (t.detach() for t in tensors(*SHAPES))
+    x[0] = torch.nan
+    y = adapted_linear(x, None, None, None, A, B, update_of())
+    assert y[0, :11].isnan().all() and torch.isfinite(y[1]).all()
+
+
 def layers(dropout=0.0, dtype=torch.float32, width=32, rank=4):
     """LoRA's and MokA's adapted Linear of the same size, and the latter's running forward."""
     sizes = {"r": rank, "lora_dropout": dropout, "target_modules": ["0"]}
@@ -141,7 +158,7 @@ def test_recomputation_draws_the_same_mask():
         assert torch.equal(plain, again)
 
 
-@pytest.mark.parametrize("hook", ["forward", "pre-forward", "instance", "trained weight", "trained bias"])
+@pytest.mark.parametrize("hook", ["forward", "pre-forward", "instance", "global", "trained weight", "trained bias"])
 def test_base_that_is_more_than_a_matmul_is_called(hook):
     _, layer, channel = layers()
     x, base, calls = torch.randn(2, 12, 32), layer.base_layer, []
@@ -152,11 +169,17 @@ def test_base_that_is_more_than_a_matmul_is_called(hook):
             base.register_forward_hook(lambda *_: calls.append(1))
         elif hook == "pre-forward":
             base.register_forward_pre_hook(lambda *_: calls.append(1))
+        elif hook == "global":
+            handle = nn.modules.module.register_module_forward_hook(
+                lambda m, *_: calls.append(1) if m is base else None
+            )
         elif hook == "instance":
             base.forward = lambda x: calls.append(1) or forward(x)
         else:
             (base.weight if "weight" in hook else base.bias).requires_grad_()
         y = layer(x)
+    if hook == "global":
+        handle.remove()
     torch.testing.assert_close(y, expected)
     if "trained" in hook:
         y.sum().backward()

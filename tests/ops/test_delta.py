@@ -159,6 +159,29 @@ def test_residual_is_the_delta_less_the_text_path(options):
     assert (residual[plain_text] == 0).all()
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("grad", [True, False])
+def test_residual_counts_the_gaps_of_an_instruction(options, grad):
+    """Instruction before and after the media: a merged layer must still see the positions between as zero keys."""
+    case = make_case(2, 9, 3, 1, options, seed=11)
+    modality = torch.tensor([[0, 0, 1, 1, 2, 0, 0, 0, -1], [0, 2, 0, 1, 0, 0, 0, 0, 0]])
+    turn = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 0, 0], [1, 1, 0, 1, 0, 0, 1, 0, 0]])
+    case.routing = Routing(modality, turn)
+    text = 1.7 * case.x @ case.A[0].T @ case.B.T
+    with torch.set_grad_enabled(grad):
+        merged = add_residual(text.clone(), case.x, case.A, case.B, case.routing, **case.options)
+    delta = moka_delta(case.x, case.A, case.B, case.routing, impl="reference", **case.options)
+    torch.testing.assert_close(merged[modality >= 0], delta[modality >= 0], rtol=1e-10, atol=1e-10)
+
+
+def test_a_modality_that_the_adapter_does_not_have_is_named():
+    case = make_case(1, 4, 4, 1, {"interaction": "none"}, seed=1)
+    case.routing = Routing(torch.tensor([[0, 3, 1, 2]]), torch.zeros(1, 4, dtype=torch.long))
+    case.options["cross_scale"] = 1.0
+    with pytest.raises(ValueError, match=r"`routing` holds modality 3, but the adapter has 3 \(0 is text\)"):
+        moka_delta(case.x, case.A[:3], case.B, case.routing, **case.options)
+
+
 def test_bfloat16_runs_and_keeps_its_dtype():
     case = make_case(2, 9, 3, 2, OPTIONS[0], seed=8, dtype=torch.bfloat16)
     exact = run(make_case(2, 9, 3, 2, OPTIONS[0], seed=8), "reference")[0]

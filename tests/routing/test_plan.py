@@ -104,17 +104,17 @@ def test_layers_share_one_plan_and_one_set_of_blocks():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 40), st.booleans(), st.sampled_from([2, 32]), st.integers(0, 999))
-def test_stretches_that_differ_hold_media_and_asking_instruction(batch, length, text_query, most, seed):
+@given(st.integers(1, 3), st.integers(1, 40), st.booleans(), st.sampled_from([1, 9]), st.integers(0, 999))
+def test_stretches_that_differ_hold_media_and_asking_instruction(batch, length, text_query, least, seed):
     routing = random_routing(batch, length, 3, 2, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moka_peft.routing.plan.MOST_STRETCHES", most)
+        patch.setattr("moka_peft.routing.plan.LEAST_STRETCH", least)
         stretches = stretches_that_differ(routing, text_query=text_query)
     rows = {row for start, stop in stretches for row in range(start, stop)}
     allowed = pairs(routing, text_query)
     media = {int(row) for row in (routing.modality.flatten() > 0).nonzero()}
     expected = media | ({q for q, _ in allowed} if text_query else set())
-    assert len(stretches) <= most and rows >= expected
+    assert rows >= expected and batch * length >= least * len(stretches) or len(stretches) <= 1
     assert rows == expected or len(stretches) == 1
 
 

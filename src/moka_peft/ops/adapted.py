@@ -47,7 +47,8 @@ class _AdaptedLinear(torch.autograd.Function):
             y, z = update.forward(_flat(x), weight, bias, added_to, narrow, _as(B, dtype))
         ctx.update, ctx.has_result = update, result is not None
         ctx.save_for_backward(x, z, weight, B, *A)
-        return y.view(x.shape[:-1] + y.shape[1:])
+        shape = x.shape[:-1] + y.shape[1:]
+        return torch.ops.aten._unsafe_view(y, shape)  # autograd forbids to change a view that was made here in place
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -18,8 +18,10 @@ from moka_peft.routing import Routing
 from .implementation import parts_for
 from .update import Update
 
-PLANS_KEPT = 64  # one that is gone is made again
-TAGS = [tag for tag in (getattr(torch.Tag, "cudagraph_unsafe", None),) if tag is not None]  # it reads from the device
+PLANS_KEPT = 8  # one that is gone is made again
+READS: dict[str, Any] = (
+    {"tags": [torch.Tag.cudagraph_unsafe]} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+)  # from the device
 _routings: OrderedDict[int, Routing] = OrderedDict()
 _numbers = count()
 
@@ -62,20 +64,20 @@ def numbered(routing: Routing) -> Routing:
     return copy
 
 
-@torch.library.custom_op("moka::plan_number", mutates_args=(), tags=TAGS)
+@torch.library.custom_op("moka::plan_number", mutates_args=(), **READS)
 def plan_number(modality: Tensor, turn: Tensor) -> Tensor:
     """A number by which later operators find this forward's plan: [1] int64 on the CPU."""
     number = next(_numbers)
     _keep(number, modality, turn)
-    return torch.tensor([number])
+    return torch.tensor([number], device="cpu")
 
 
 @plan_number.register_fake
 def _(modality: Tensor, turn: Tensor) -> Tensor:
-    return torch.empty(1, dtype=torch.int64)
+    return torch.empty(1, dtype=torch.int64, device="cpu")
 
 
-@torch.library.custom_op("moka::compress", mutates_args=(), tags=TAGS)
+@torch.library.custom_op("moka::compress", mutates_args=(), **READS)
 def compress(
     x: Tensor,
     A: Tensor,
@@ -102,7 +104,7 @@ def _(x: Tensor, A: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(shape), x.new_empty(shape)
 
 
-@torch.library.custom_op("moka::compress_backward", mutates_args=(), tags=TAGS)
+@torch.library.custom_op("moka::compress_backward", mutates_args=(), **READS)
 def compress_backward(
     du: Tensor,
     x: Tensor,

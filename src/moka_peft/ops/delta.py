@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import stretches_that_differ
+from moka_peft.routing.plan import rows_as_text, stretches_that_differ
 
 from . import reference
 from .adapted import adapted_linear
@@ -84,14 +84,14 @@ def add_residual(
     narrow = torch.eye(B.shape[1], dtype=x.dtype, device=x.device)  # in B's place: s u itself
     given = moka_delta(x, A, narrow, routing, **options)
     text_query = interaction == "text_query"
-    differs = routing.is_media | routing.is_instruction if text_query else routing.is_media
+    as_text = rows_as_text(routing, text_query=text_query)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        lacking = (given - F.linear(x, A[0]) * scaling).masked_fill(~differs.unsqueeze(-1), 0)
+        lacking = (given - F.linear(x, A[0]) * scaling).masked_fill(as_text.view(*routing.shape, 1), 0)
         return result + F.linear(lacking, B).to(result.dtype)
-    rows, s_u, out, keeps = x.flatten(0, 1), given.flatten(0, 1), result.flatten(0, 1), ~differs.view(-1, 1)
+    rows, s_u, out = x.flatten(0, 1), given.flatten(0, 1), result.flatten(0, 1)
     for start, stop in stretches_that_differ(routing, text_query=text_query):
         stretch = slice(start, stop)
-        lacking = torch.addmm(s_u[stretch], rows[stretch], A[0].t(), alpha=-scaling).masked_fill_(keeps[stretch], 0)
+        lacking = torch.addmm(s_u[stretch], rows[stretch], A[0].t(), alpha=-scaling).masked_fill_(as_text[stretch], 0)
         out[stretch].add_(lacking @ B.t()) if out.dtype != x.dtype else out[stretch].addmm_(lacking, B.t())
     return out.view(result.shape)
 

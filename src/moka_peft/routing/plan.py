@@ -16,7 +16,7 @@ from .routing import Routing
 
 QUERIES_PER_CHUNK = {"cpu": 256, "cuda": 128}  # at 160 to 700 queries a turn 256 take 0.7 to 0.9 times as long as 128
 
-MOST_STRETCHES = 32  # each costs operators of its own
+LEAST_STRETCH = 512  # rows on average: each costs operators of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class Blocks:
     """Who attends to whom: C chunks of queries, each of which shares its keys (one turn of one sample).
 
     `query` [C, Q] int64 rows; a short chunk repeats its last one. `weight` [C, Q]: the lambda of what a query receives,
-    0 where it is such a repeated one. `key` [C, K] int64 rows, filled up with row 0, where `bias` [C, K] is -inf, else
-    0; None: nothing is filled up. `hole` [C]: the logarithm of how many zero keys take part (-inf: none); None: in no
+    0 where it is such a repeated one. `key` [C, K] int64 rows, repeated likewise, where `bias` [C, K] is -inf, else 0;
+    None: no key is repeated. `hole` [C]: the logarithm of how many zero keys take part (-inf: none); None: in no
     chunk. Of the queries that are not repeated: `rows` [N], each once, `slots` [N] where in `query` they are (None:
     everywhere), and `lam` [N, 1]. Values are of the dtype to compute in. `is_whole`: the chunks are the samples, all
     their rows in order, so that no query has to be gathered.
@@ -107,9 +107,19 @@ def attending(routing: Routing) -> tuple[Tensor, Tensor]:
 def stretches_that_differ(routing: Routing, *, text_query: bool) -> list[tuple[int, int]]:
     """(start, stop) of the rows [T] whose result is not the text path's: media, and instruction that asks media.
 
-    More than MOST_STRETCHES are one, from the first to the last.
+    Short ones are one, from the first to the last.
     """
-    return _cached(routing, ("differing", text_query), lambda: _stretches_that_differ(routing, text_query))
+    return _cached(routing, ("stretches", text_query), lambda: _stretches_that_differ(routing, text_query))
+
+
+def rows_as_text(routing: Routing, *, text_query: bool) -> Tensor:
+    """[T, 1] bool: the rows whose result is the text path's, and padding."""
+
+    def build() -> Tensor:
+        differs = routing.is_media | routing.is_instruction if text_query else routing.is_media
+        return ~differs.view(-1, 1)
+
+    return _cached(routing, ("as text", text_query), build)
 
 
 def _stretches_that_differ(routing: Routing, text_query: bool) -> list[tuple[int, int]]:
@@ -119,7 +129,8 @@ def _stretches_that_differ(routing: Routing, text_query: bool) -> list[tuple[int
     values, lengths = torch.unique_consecutive(differs, return_counts=True)
     stops = lengths.cumsum(0)
     found = list(zip((stops - lengths)[values].tolist(), stops[values].tolist(), strict=True))
-    return found if len(found) <= MOST_STRETCHES else [(found[0][0], found[-1][1])]
+    is_long = len(differs) >= LEAST_STRETCH * len(found)
+    return found if is_long or not found else [(found[0][0], found[-1][1])]
 
 
 def _attending(routing: Routing) -> tuple[Tensor, Tensor]:
@@ -134,8 +145,11 @@ def _attending(routing: Routing) -> tuple[Tensor, Tensor]:
 
 
 def _cached(routing: Routing, key: Any, build: Callable[[], Any]) -> Any:
+    if torch.compiler.is_compiling():
+        return build()
     if key not in routing._derived:
-        routing._derived[key] = build()
+        with torch.inference_mode(False):  # it may outlive an inference_mode, and be trained with
+            routing._derived[key] = build()
     return routing._derived[key]
 
 
@@ -143,6 +157,11 @@ def _plan(routing: Routing, modalities: int) -> Plan:
     modality = routing.on_host()[0].flatten()
     sorted_modality, order = modality.sort(stable=True)
     counts = torch.bincount(modality + 1, minlength=modalities + 1).tolist()
+    if len(counts) > modalities + 1:
+        raise ValueError(
+            f"`routing` holds modality {len(counts) - 2}, but the adapter has {modalities} (0 is text). Name the "
+            "integers: Routing(modality, turn, modalities=(...))."
+        )
     bounds = [0]
     for count in counts[1:]:
         bounds.append(bounds[-1] + count)
@@ -194,11 +213,12 @@ def _samples(
     owner = own.amax(1)  # [B]
     if int(query.sum()) * 2 < query.numel() or bool((query & (own != owner.unsqueeze(1))).any()):
         return None
-    count = torch.where(owner >= 0, counts[owner], 1)  # a sample without queries gets some row as its key
+    count = torch.where(owner >= 0, counts[owner], 1)  # a sample without queries gets its first row as key
     if int(count.max()) * len(count) > 2 * int(count.sum()):
         return None
-    key_rows, key_real = _table(keys, torch.where(owner >= 0, starts[owner], 0), count, repeat_last=False)
     rows = torch.arange(query.numel(), device="cpu")
+    key_rows, key_real = _table(keys, torch.where(owner >= 0, starts[owner], 0), count)
+    key_rows = torch.where(owner.unsqueeze(1) >= 0, key_rows, rows.view(shape)[:, :1])
     weight = torch.where(query, lam.view(shape), 0)
     bias = lam.new_zeros(key_rows.shape).masked_fill_(~key_real, -torch.inf)
     return Blocks(
@@ -239,8 +259,8 @@ def _pairs(query: Tensor, key: Tensor, group: Tensor, lam: Tensor, contiguous: b
         count = key_counts[owner[members]]
         found.append(
             _block(
-                *_table(queries, start[members], length[members], repeat_last=True),
-                *_table(keys, key_starts[owner[members]], count, repeat_last=False),
+                *_table(queries, start[members], length[members]),
+                *_table(keys, key_starts[owner[members]], count),
                 lam,
                 count if contiguous else None,
             )
@@ -272,12 +292,14 @@ def _by_group(mask: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows, counts, counts.cumsum(0) - counts
 
 
-def _table(rows: Tensor, start: Tensor, length: Tensor, *, repeat_last: bool) -> tuple[Tensor, Tensor]:
-    """rows[start:start + length] for every start [C], side by side, and which entries are real; both [C, longest]."""
+def _table(rows: Tensor, start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """rows[start:start + length] for every start [C], side by side, the last one repeated, and which are real.
+
+    Both [C, longest]. Repeating a row of its own keeps what is not a number within its sample.
+    """
     column = torch.arange(int(length.max()), device="cpu").unsqueeze(0)
     real = column < length.unsqueeze(1)
-    taken = rows[start.unsqueeze(1) + torch.minimum(column, length.unsqueeze(1) - 1)]
-    return (taken if repeat_last else taken.masked_fill(~real, 0)), real
+    return rows[start.unsqueeze(1) + torch.minimum(column, length.unsqueeze(1) - 1)], real
 
 
 def _powers_of_two(counts: Tensor) -> Tensor:
@@ -299,5 +321,6 @@ __all__ = [
     "has_media",
     "has_padding",
     "plan_of",
+    "rows_as_text",
     "stretches_that_differ",
 ]

@@ -112,8 +112,9 @@ class MokaLinear(nn.Module, BaseTunerLayer):
             else:
                 result = updated(self._adapter(name), x, routing, self.base_layer, result)
         for name in self.merged_adapters:
-            if has_media(self.channel.read(name, self.name, x.device)):
-                result = with_residual(self._adapter(name), x, self._routing(name, x), result)
+            routing = self._routing(name, x)
+            if has_media(routing):
+                result = with_residual(self._adapter(name), x, routing, result)
         return result
 
     def _unmerged_active(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 
 def is_plain(base: Any) -> bool:
@@ -12,7 +13,7 @@ def is_plain(base: Any) -> bool:
 
     Hooks bring offloaded or partitioned weights, or are the user's: then the layer itself must be called.
     """
-    if type(base) is not nn.Linear or "forward" in base.__dict__:
+    if type(base) is not nn.Linear or "forward" in base.__dict__ or _has_any_global_hook():
         return False
     hooks = (base._forward_hooks, base._forward_pre_hooks, base._backward_hooks, base._backward_pre_hooks)
     return not any(hooks) and all(_is_frozen(tensor) for tensor in (base.weight, base.bias) if tensor is not None)
