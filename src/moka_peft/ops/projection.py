@@ -20,7 +20,7 @@ from .dropout import Dropout, Mask
 # What they cost on two CPU cores, in multiply-adds (1.3e11 a second): measured at widths 512 to 2048, ranks 4 to 64.
 MATMUL_COST = 1_300_000  # one more matmul; and its A is packed again:
 PACKING_COST = 20  # an element of A
-COPY_COST = 48  # an element of x that is gathered, and its gradient scattered
+COPY_COST = 64  # an element of x that is gathered, and its gradient scattered
 FREE_RANK = 16  # up to here a matmul waits for x, not for arithmetic
 PIECE = 2**18  # elements of x that are gathered or masked at a time: they stay in the cache
 
