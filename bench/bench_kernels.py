@@ -28,7 +28,8 @@ from moka_peft.cli.env import environment
 from moka_peft.ops import eager, triton
 from moka_peft.ops.dropout import Dropout
 from moka_peft.ops.triton.available import require
-from moka_peft.routing.plan import blocks_of, plan_of
+from moka_peft.routing.blocks import blocks_of
+from moka_peft.routing.plan import plan_of
 
 RESULT = Path(__file__).parent / "results" / "kernels.json"
 SHAPES = [(3584, 3584), (3584, 18944), (18944, 3584)]  # in, out: q and o, gate and up, down

@@ -98,6 +98,13 @@ def test_inference(run):
     assert "| decode_step | moka merged | base |" in shown
 
 
+@pytest.mark.slow
+def test_compiled_against_eager(run):
+    record, shown = run("bench_compile", "--layers", "1", "--tokens", "160", "--rank", "2")
+    assert record["providers"].keys() == {"base", "base again", "lora", "lora compiled", "moka", "moka compiled"}
+    assert "| moka compiled | moka |" in shown
+
+
 def test_where_a_layers_time_goes(run):
     sizes = ["--widths", "16", "--tokens", "160", "--ranks", "2", "--dropouts", "0"]
     record, shown = run("profile_layer", *sizes)

@@ -19,7 +19,8 @@ from moka_peft.ops import triton as kernels
 from moka_peft.ops.dropout import Dropout
 from moka_peft.ops.triton.agreement import disagreement
 from moka_peft.routing import Routing, plan
-from moka_peft.routing.plan import Blocks, Plan
+from moka_peft.routing.blocks import Blocks
+from moka_peft.routing.plan import Plan
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 FACTOR = 4

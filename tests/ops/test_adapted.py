@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from moka_peft import MokaConfig, Routing
 from moka_peft.ops import INTERACTIONS, eager, moka_delta
 from moka_peft.ops.adapted import adapted_linear
+from moka_peft.ops.compiled import compiled_update
 from moka_peft.ops.dropout import Dropout
 from moka_peft.ops.update import Update
 from moka_peft.tuner.channel import RunningForward, channel_of
@@ -92,6 +93,19 @@ def test_the_output_may_be_changed_in_place():
     y.view(2, 12, 2, 2).transpose(1, 2).clamp_(-1, 1)
     torch.testing.assert_close(y, expected)
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.autograd.grad(expected.sum(), x)[0])
+
+
+def test_autocast_does_not_narrow_the_attention_of_a_compiled_graph():
+    """Some backends run a graph's operators with autocast left on."""
+    x, *A, _ = (t.detach().to(torch.bfloat16).requires_grad_() for t in tensors(*SHAPES))
+    options = {"scaling": 1.5, "cross_scale": (0.7, 1.2), "interaction": "cross_attention", "impl": "eager"}
+    options |= {"scale_before_attention": False, "instruction_span": "tokens"}
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            u = compiled_update(x, torch.stack(A), routing(), **options)
+            found.append((u, *torch.autograd.grad(u.float().square().sum(), (x, *A))))
+    assert all(torch.equal(plain, cast) for plain, cast in zip(*found, strict=True))
 
 
 def test_what_is_not_a_number_stays_in_its_sample():

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import attending, blocks_of, plan_of, stretches_that_differ
+from moka_peft.routing.blocks import blocks_of
+from moka_peft.routing.facts import attending, stretches_that_differ
+from moka_peft.routing.plan import plan_of
 
 
 def random_routing(batch, length, modalities, turns, seed):
@@ -108,7 +110,7 @@ def test_layers_share_one_plan_and_one_set_of_blocks():
 def test_stretches_that_differ_hold_media_and_asking_instruction(batch, length, text_query, least, seed):
     routing = random_routing(batch, length, 3, 2, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moka_peft.routing.plan.LEAST_STRETCH", least)
+        patch.setattr("moka_peft.routing.facts.LEAST_STRETCH", least)
         stretches = stretches_that_differ(routing, text_query=text_query)
     rows = {row for start, stop in stretches for row in range(start, stop)}
     allowed = pairs(routing, text_query)

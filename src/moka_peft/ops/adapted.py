@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .update import Update
+from .update import Update, without_autocast
 
 
 def adapted_linear(
@@ -41,7 +40,7 @@ class _AdaptedLinear(torch.autograd.Function):
         *A: Tensor,
     ) -> Tensor:
         dtype, (weight, bias) = x.dtype, frozen
-        with _without_autocast(x):
+        with without_autocast(x):
             narrow = [_as(a, dtype) for a in A]
             added_to = None if result is None else _flat(result)
             y, z = update.forward(_flat(x), weight, bias, added_to, narrow, _as(B, dtype))
@@ -60,7 +59,7 @@ class _AdaptedLinear(torch.autograd.Function):
         (g,) = gradients
         x, z, weight, B, *A = ctx.saved_tensors
         dtype = x.dtype
-        with _without_autocast(x):
+        with without_autocast(x):
             narrow, wants_dx = [_as(a, dtype) for a in A], ctx.needs_input_grad[0]
             dx, dA, dB = ctx.update.backward(_flat(g), _flat(x), z, weight, narrow, _as(B, dtype), wants_dx)
         dx = None if dx is None else dx.view(x.shape)
@@ -74,9 +73,3 @@ def _flat(rows: Tensor) -> Tensor:
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
-
-
-def _without_autocast(x: Tensor) -> AbstractContextManager:
-    """x has the dtype to compute in; autocast would narrow what is wide on purpose."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

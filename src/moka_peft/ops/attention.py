@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moka_peft.routing.plan import Blocks
+from moka_peft.routing.blocks import Blocks
 
 FLASH_FROM = 2**18  # scores; below, three matmuls are faster: at rank 64 a whole training step by 5 %
 

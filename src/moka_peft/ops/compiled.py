@@ -16,7 +16,7 @@ from torch import Tensor
 from moka_peft.routing import Routing
 
 from .implementation import parts_for
-from .update import Update
+from .update import Update, without_autocast
 
 PLANS_KEPT = 8  # one that is gone is made again
 READS: dict[str, Any] = (
@@ -92,8 +92,9 @@ def compress(
 ) -> tuple[Tensor, Tensor]:
     """u and z, both [B, S, r]."""
     update = _update(x, A.shape[1], modality, turn, plan, cross_scale, interaction, span, before, impl)
-    z = update.compress(x.reshape(-1, x.shape[-1]), A.unbind())
-    u, _ = update.interact(z)
+    with without_autocast(x):
+        z = update.compress(x.reshape(-1, x.shape[-1]), A.unbind())
+        u, _ = update.interact(z)
     u = u.clone() if u is z else u
     return u.view(*x.shape[:-1], -1), z.view(*x.shape[:-1], -1)
 
@@ -122,10 +123,11 @@ def compress_backward(
     """dx [B, S, I] and dA [M, r, I] from du [B, S, r]."""
     update = _update(x, A.shape[1], modality, turn, plan, cross_scale, interaction, span, before, impl)
     rows, flat = x.reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])
-    _, state = update.interact(flat)
     dx = torch.zeros_like(rows, memory_format=torch.contiguous_format)
     du = du.reshape(flat.shape).clone()  # it is written to, and an operator must not write to what it is given
-    dA = update.compress_backward(dx, du, rows, flat, A.unbind(), state)
+    with without_autocast(x):
+        _, state = update.interact(flat)
+        dA = update.compress_backward(dx, du, rows, flat, A.unbind(), state)
     return dx.view(x.shape), torch.stack(dA).to(A.dtype)
 
 

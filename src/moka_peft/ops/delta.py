@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import rows_as_text, stretches_that_differ
+from moka_peft.routing.facts import rows_as_text, stretches_that_differ
 
 from . import reference
 from .adapted import adapted_linear

@@ -8,6 +8,7 @@ du = s g B,  dB = s g^T u,  dz = du + the way through c,  dx = g W + dz A_m(t), 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import Blocks, Plan, blocks_of, plan_of
+from moka_peft.routing.blocks import Blocks, blocks_of
+from moka_peft.routing.plan import Plan, plan_of
 
 from .attention import average, average_backward
 from .dropout import Dropout
@@ -143,3 +145,9 @@ class Update:
         dz = self.interact_backward(z, du, state)
         dz = dz * self.dropout.scale if self.dropout else dz
         return self.parts.project_backward(dx, dz, x, A, self.plan, self.dropout)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """x has the dtype to compute in; autocast would narrow what is wide on purpose."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from .plan import attending
+from .facts import attending
 from .routing import PADDING, TEXT, Routing
 
 

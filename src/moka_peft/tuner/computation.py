@@ -16,7 +16,7 @@ from moka_peft.ops.dropout import Dropout
 from moka_peft.ops.implementation import parts_for
 from moka_peft.ops.update import Update
 from moka_peft.routing import PADDING, Routing
-from moka_peft.routing.plan import has_padding
+from moka_peft.routing.facts import has_padding
 
 
 @dataclass(frozen=True)

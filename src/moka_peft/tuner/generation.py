@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from moka_peft.routing import TEXT, Routing, RoutingSpec
-from moka_peft.routing.plan import has_media
+from moka_peft.routing.facts import has_media
 from moka_peft.routing.scan import route_if_media
 
 from .forward import Forward, given_cache

@@ -7,7 +7,7 @@ import logging
 from torch import Tensor
 
 from moka_peft.routing import TEXT, Routing
-from moka_peft.routing.plan import has_media
+from moka_peft.routing.facts import has_media
 from moka_peft.routing.spans import count_media, sketch_row
 
 from .channel import KeyCount, RoutingChannel

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import has_media
+from moka_peft.routing.facts import has_media
 
 from .channel import RoutingChannel
 from .computation import Adapter, DeltaOptions, text_updated, updated, with_residual

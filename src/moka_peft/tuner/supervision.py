@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import attending, has_media
+from moka_peft.routing.facts import attending, has_media
 
 from .channel import RoutingChannel
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from moka_peft.ops import eager, triton
 from moka_peft.ops.dropout import Dropout
 from moka_peft.routing import Routing
-from moka_peft.routing.plan import blocks_of, plan_of
+from moka_peft.routing.blocks import blocks_of
+from moka_peft.routing.plan import plan_of
 
 ROUNDED = 4  # eps of the largest value: sums are float32, so little more than the last rounding may be lost
 ATTENDED = 64  # eps of float32: an error of a score, up to 10 here, is the relative error of its exponential

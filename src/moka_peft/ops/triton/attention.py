@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from moka_peft.ops import attention as eager
-from moka_peft.routing.plan import Blocks
+from moka_peft.routing.blocks import Blocks
 
 from .product import product
 from .tiles import LAUNCH, cdiv, on_device, tile_of
