@@ -57,6 +57,11 @@ def run(
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
         found = {"environment": environment(), "model": model or SMALL, **cost}
+    _show(found, as_json)
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    """Prints what was measured. Raises RuntimeError where it does not count."""
     if as_json:
         print(json.dumps(found))
     else:
