@@ -119,6 +119,14 @@ def test_a_written_recipe_reads_back_the_same(path: Path, tmp_path: Path):
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
+@pytest.mark.parametrize("settings", [["train_projectors=true"], ["adapter.method=lora"]])
+def test_a_written_recipe_is_the_same_run(path: Path, tmp_path: Path, settings: list[str]):
+    path.write_text(VALID)
+    recipe = load_recipe(path, settings)
+    write_recipe(recipe, tmp_path / "again.yaml")
+    assert load_recipe(tmp_path / "again.yaml").settings() == recipe.settings()
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_we_ship_loads(recipe: Path):
     assert isinstance(load_recipe(recipe), Recipe)

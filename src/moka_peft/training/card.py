@@ -16,7 +16,7 @@ TEXT = """\
 {mark}
 # {name}
 
-{method} adapter for `{base}`, trained with [moka-peft](https://pypi.org/project/moka-peft).
+{kind} for `{base}`, trained with [moka-peft](https://pypi.org/project/moka-peft).
 
 ## How to load
 
@@ -30,16 +30,8 @@ from moka_peft.training import load_adapted
 model, processor = load_adapted(Path("PATH_TO_THIS_FOLDER"))
 ```
 
-or, with the base opened by hand:
-
-```python
-import moka_peft
-from peft import PeftModel
-{open_base}
-model = PeftModel.from_pretrained(base, "PATH_TO_THIS_FOLDER")
-```
-
-On the command line: `moka generate --adapter PATH_TO_THIS_FOLDER --image FILE "QUESTION"`, `moka chat --adapter ...`.
+{by_hand}On the command line:
+`moka generate --adapter PATH_TO_THIS_FOLDER --image FILE "QUESTION"`, `moka chat --adapter ...`.
 
 ## Data
 
@@ -56,22 +48,34 @@ All settings are in `recipe.yaml`, all numbers in `metrics.json`.
 {results}
 """
 
+BY_HAND = """\
+or, with the base opened by hand:
+
+```python
+import moka_peft
+from peft import PeftModel
+{open_base}
+model = PeftModel.from_pretrained(base, "PATH_TO_THIS_FOLDER")
+```
+
+"""
+
 
 def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str, Any], model_class: type) -> None:
     """Writes README.md, over what PEFT writes there; recipe: as plain data; metrics: as in metrics.json; model_class:
     the base model's."""
-    base, adapter = recipe["model"]["name"], recipe["adapter"]
-    tags = [adapter["method"], "multimodal", "moka-peft"]
+    adapter, bases = recipe["adapter"], _bases(recipe["model"])
+    tags = [*([] if adapter["method"] == "none" else [adapter["method"]]), "multimodal", "moka-peft"]
     front: dict[str, Any] = {"library_name": "peft", "tags": tags}
-    if base != "tiny-avt" and not Path(base).is_absolute():
-        front["base_model"] = base
+    if published := [base for base in bases if base != "tiny-avt" and not Path(base).is_absolute()]:
+        front["base_model"] = published if len(published) > 1 else published[0]
     text = TEXT.format(
         front=yaml.safe_dump(front, sort_keys=False),
         mark=MARK,
         name=folder.name,
-        method="MokA" if adapter["method"] == "moka" else "LoRA",
-        base=base,
-        open_base=_open_base(recipe["model"], model_class),
+        kind={"moka": "MokA adapter", "lora": "LoRA adapter", "none": "Parts, trained in full,"}[adapter["method"]],
+        base=" + ".join(bases),
+        by_hand=_by_hand(recipe["model"], model_class),
         data="\n".join(f"- {part}: {_inline(source)}" for part, source in _data(recipe["data"])),
         training=_training(recipe, metrics),
         results=_results(recipe, metrics),
@@ -84,6 +88,19 @@ def _data(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     sections = [(name, values) for name, values in data.items() if isinstance(values, Mapping) and name != "media"]
     changed = {key: value for key, value in data["media"].items() if value != getattr(MediaOptions(), key)}
     return [*sections, *([("media", changed)] if changed else [])]
+
+
+def _bases(model: Mapping[str, Any]) -> list[str]:
+    """The names of the base model, or of its parts."""
+    parts = [model[part]["name"] for part in ("vision", "audio") if model.get(part)]
+    return [model["name"]] if model.get("name") else [model["text"], *parts]
+
+
+def _by_hand(model: Mapping[str, Any], model_class: type) -> str:
+    """How to open the base without this library's recipe; parts with projectors of their own are left to it."""
+    if model.get("text") or model.get("start_from"):
+        return ""
+    return BY_HAND.format(open_base=_open_base(model, model_class))
 
 
 def _open_base(model: Mapping[str, Any], model_class: type) -> str:

@@ -8,11 +8,14 @@ import torch
 import transformers
 import yaml
 from peft import LoraConfig, PeftConfig, PeftModel
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from moka_peft.composite import load_tiny_avt, tiny_avt_processor
 from moka_peft.routing import RoutingSpec
+from moka_peft.training.composite_parts import open_composite
+from moka_peft.training.earlier_parts import restore_parts
 from moka_peft.training.folder import RECIPE
 from moka_peft.training.parts import adapt_with_parts, expected_warnings
 from moka_peft.training.processes import is_sharded, local_device
@@ -24,15 +27,21 @@ FITTING_SHARE = 0.7  # of a GPU's free memory: answers to held-out questions nee
 
 
 def load_model(
-    name: str, revision: str | None = None, dtype: str = "float32", with_processor: bool = True
+    name: str | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    with_processor: bool = True,
+    **parts: Any,
 ) -> tuple[Any, Any]:
-    """Opens a base model and its processor: `tiny-avt`, a folder, or a hub id; on this process's GPU where
-    there is one.
+    """Opens a base model and its processor: `tiny-avt`, a folder, a hub id, or the `parts` of a composite as
+    `open_composite` takes them; on this process's GPU where there is one.
 
     Raises OSError where there is no such model. The processor is None where `with_processor` is False.
     """
     model: Any
-    if name == "tiny-avt":
+    if name is None:
+        model, processor = open_composite(**parts, dtype=dtype)
+    elif name == "tiny-avt":
         model, processor = load_tiny_avt()
         model = model if dtype == "auto" else model.to(getattr(torch, dtype))
     else:
@@ -72,7 +81,7 @@ def add_adapter(
     **settings: Any,
 ) -> PeftModel:
     """Puts a `moka` or `lora` adapter on a model; the parts in `train` ("projectors", "towers", "embeddings") train
-    in full, in copies that PEFT saves with the adapter.
+    in full, in copies that PEFT saves with the adapter. With `none` they are all that trains.
 
     settings: keywords of `MokaConfig`, of which LoRA leaves out its own (`MOKA_ONLY`). Raises ValueError where
     they do not fit the model.
@@ -81,6 +90,10 @@ def add_adapter(
     if method == "moka":
         spec = RoutingSpec.from_pretrained(model, processor)
         config: PeftConfig = MokaConfig(**settings, routing=spec)
+    elif (
+        method == "none"
+    ):  # PEFT's adapter of no module: its copies of parts are saved, resumed and sharded like others
+        config = LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=settings["modules_to_save"])
     else:
         settings = {key: value for key, value in settings.items() if key not in MOKA_ONLY}
         settings["target_modules"] = settings["target_modules"] or decoder_linears(model)
@@ -109,6 +122,7 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
         )
     has_processor = (folder / "processor_config.json").is_file()
     base, processor = load_model(**_base_of(folder), with_processor=not has_processor)
+    restore_parts(base, folder)
     processor = AutoProcessor.from_pretrained(folder) if has_processor else processor
     with expected_warnings():
         return PeftModel.from_pretrained(base, str(folder)).eval(), processor
@@ -117,7 +131,8 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
 def _base_of(folder: Path) -> dict[str, Any]:
     """Which model the adapter belongs to; the recipe knows `tiny-avt` wherever the package is installed."""
     if (folder / RECIPE).is_file():
-        return yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))["model"]
+        model = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))["model"]
+        return {key: value for key, value in model.items() if key != "start_from"}  # the folder has those parts
     config = PeftConfig.from_pretrained(str(folder))
     if not config.base_model_name_or_path:
         raise ValueError(f"`adapter` names no base model: {folder}/adapter_config.json. Add base_model_name_or_path.")

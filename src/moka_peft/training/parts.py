@@ -51,6 +51,11 @@ def choose_parts(model: Any, train: Sequence[str]) -> list[str]:
     return [name for name in chosen if not any(name.startswith(f"{other}.") for other in chosen)]
 
 
+def weights_of(model: Any, modules: Sequence[str]) -> list[str]:
+    """Full names of the weights inside these modules."""
+    return [name for name, _ in model.named_parameters() if any(name.startswith(f"{module}.") for module in modules)]
+
+
 def part_of(parameter: str, parts: dict[str, list[str]]) -> str:
     """The part that a parameter of an adapted model belongs to, "adapter" for none; parts: as `find_parts` gives them.
 

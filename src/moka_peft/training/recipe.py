@@ -5,38 +5,14 @@ Read a recipe with `load_recipe`, which reports every mistake at once with file 
 """
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from transformers.training_args import OptimizerNames
 
 from moka_peft.data.containers.paths import find_files
 from moka_peft.training.recipe_conflicts import run_conflicts
-
-
-def existing_file(path: str) -> str:
-    """Checks that a path in a recipe names a file; relative paths start at the current folder."""
-    if not Path(path).is_file():
-        raise ValueError(f"no such file: {path} (relative paths start at the current folder)")
-    return path
-
-
-def existing_folder(path: str) -> str:
-    """Checks that a path in a recipe names a folder; relative paths start at the current folder."""
-    if not Path(path).is_dir():
-        raise ValueError(f"no such folder: {path} (relative paths start at the current folder)")
-    return path
-
-
-def model_name(name: str) -> str:
-    """Checks that a model written as a path exists, and makes it absolute: the run's folder may be used from anywhere.
-
-    `tiny-avt` and hub ids pass unseen.
-    """
-    written_as_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    is_folder = written_as_path or (name != "tiny-avt" and Path(name).is_dir())
-    return str(Path(existing_folder(name)).absolute()) if is_folder else name
+from moka_peft.training.recipe_model import Model, Section, existing_file, existing_folder, model_conflicts
 
 
 def optimizer_name(name: str) -> str:
@@ -76,20 +52,6 @@ Count = Annotated[int, Field(ge=0)]
 Modules = list[str] | str | None
 Metric = Literal["exact_match", "contains", "token_f1", "wer"]
 HeldOutMetric = Literal["loss", "exact_match", "contains", "token_f1", "wer"]
-
-
-class Section(BaseModel):
-    """The rules of every part of a recipe: no unknown keys, no silent conversion of types, frozen."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Model(Section):
-    """The base model: `tiny-avt` (ships with the package), a folder, or a hub id."""
-
-    name: Annotated[str, AfterValidator(model_name)]
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
 
 
 class Source(Section):
@@ -140,9 +102,9 @@ class Data(Section):
 
 
 class Adapter(Section):
-    """The adapter: `moka` or `lora`, with the keywords of `MokaConfig` and `LoraConfig`."""
+    """The adapter: `moka` or `lora`, with the keywords of `MokaConfig` and `LoraConfig`; `none`: only parts in full."""
 
-    method: Literal["moka", "lora"] = "moka"
+    method: Literal["moka", "lora", "none"] = "moka"
     r: PositiveInt = 8
     lora_alpha: PositiveFloat = 16
     lora_dropout: Share = 0.0
@@ -240,7 +202,8 @@ class Recipe(Section):
 
     def settings(self) -> dict[str, Any]:
         """What decides the result: everything but where it goes and how an earlier run is treated."""
-        return self.model_dump(exclude={"output_dir", "resume", "overwrite"})
+        settings = self.model_dump(exclude={"output_dir", "resume", "overwrite"})
+        return settings | {"train": {part: part in self.trained_parts() for part in settings["train"]}}
 
     def trained_parts(self) -> list[str]:
         """The parts that train beside the adapter."""
@@ -259,11 +222,24 @@ def conflicts(raw: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
         found.append((("training", "epochs"), "is set beside `training.steps`. Keep one of them."))
     if training.get("steps") is None and training.get("epochs") is None:
         found.append((("training",), "has no length: expected `steps` or `epochs`. Set one of them."))
-    if adapter.get("method") == "lora":
-        for key in sorted(set(adapter) & MOKA_ONLY):
-            found.append((("adapter", key), "has no meaning for `method: lora`. Remove it or use `moka`."))
+    found += model_conflicts(_section(raw, "model")) + _adapter_conflicts(raw, adapter)
     for part in ("train", "eval"):
         found += [(("data", part, *key), text) for key, text in _source_conflicts(_section(raw, "data").get(part))]
+    return found
+
+
+def _adapter_conflicts(raw: dict[str, Any], adapter: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """Keys of the adapter that its method does not know, and a run in which nothing would train."""
+    method = adapter.get("method")
+    unknown = {"lora": MOKA_ONLY, "none": set(adapter) - {"method", "modules_to_save"}}.get(str(method), set())
+    found: list[tuple[tuple[str, ...], str]] = []
+    for key in sorted(set(adapter) & unknown & set(Adapter.model_fields)):
+        if adapter[key] == Adapter.model_fields[key].get_default(call_default_factory=True):
+            continue  # a written recipe has all keys
+        found.append((("adapter", key), f"has no meaning for `method: {method}`. Remove it or use `moka`."))
+    trained = [raw.get("train_projectors"), adapter.get("modules_to_save"), *_section(raw, "train").values()]
+    if method == "none" and not any(trained):
+        found.append((("adapter", "method"), "is none and nothing else trains. Set `train.projectors: true`."))
     return found
 
 

@@ -61,6 +61,7 @@ def check_machine(recipe: Recipe) -> None:
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Writes the whole recipe, defaults included, such that `load_recipe` gives the same one back."""
     data = recipe.model_dump(exclude={"resume", "overwrite"}, exclude_none=True)
+    data["train"] = recipe.settings()["train"]
     path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
 
 

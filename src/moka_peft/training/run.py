@@ -17,8 +17,10 @@ from moka_peft.training.best import Stopping
 from moka_peft.training.card import write_run_card
 from moka_peft.training.checkpoint import CheckpointMarking, newest_complete, step_of
 from moka_peft.training.determinism import deterministic, seed_all
+from moka_peft.training.earlier_parts import keep_parts, start_from
 from moka_peft.training.hub import check_hub, upload
 from moka_peft.training.model import add_adapter, load_model
+from moka_peft.training.parts import find_parts, weights_of
 from moka_peft.training.plot import draw_learning_rate, draw_loss, draw_scores
 from moka_peft.training.processes import on_first, process_group, rank, world_size
 from moka_peft.training.progress import TrainingProgress
@@ -95,8 +97,11 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
     samples, questions = open_source(recipe.data.train, recipe.data), open_source(recipe.data.eval, recipe.data)
     _compare(notes, "samples", len(samples))
     seed_all(recipe.seed)
-    base, processor = load_model(**recipe.model.model_dump())
+    base, processor = load_model(**recipe.model.model_dump(exclude={"start_from"}))
+    own = start_from(base, recipe.model.start_from or ())
+    own += weights_of(base, find_parts(base)["projectors"]) if recipe.model.text else []  # fresh ones are nowhere else
     model = add_adapter(base, processor, **recipe.adapter.model_dump(), train=recipe.trained_parts())
+    on_first(lambda: keep_parts(model, own, out))
     kept = recipe.training.keep_checkpoints + bool(recipe.training.best)
     on_first(lambda: folder.check_space(out, model.get_nb_trainable_parameters()[0], kept))
 
