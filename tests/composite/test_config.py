@@ -13,7 +13,7 @@ from .conftest import VISION, composite_config, text_config
         ({"image_token_id": None, "video_token_id": None}, "`vision_config` has no placeholder"),
         ({"vision_config": None}, "`image_token_id` or `video_token_id` is set without a `vision_config`"),
         ({"audio_token_id": 7}, "`audio_token_id` is set without a `audio_config`"),
-        ({"vision_projector": {"type": "spline"}}, r"expected one of \['linear', 'mlp'\], got 'spline'"),
+        ({"vision_projector": {"type": "spline"}}, r"expected one of \['linear', 'mlp', 'qformer'\], got 'spline'"),
         ({"text_config": {"hidden_size": 8}}, "`text_config` has no `model_type`"),
         ({"vision_feature_layers": [9]}, r"`vision_feature_layers`.* from -3 to 2, got \[9\]"),
     ],

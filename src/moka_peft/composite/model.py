@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import LongTensor, Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .config import CompositeConfig
@@ -11,6 +13,7 @@ from .encoders import build_encoder, encode, feature_width
 from .filling import check_fit, fill_placeholders
 from .generation import RAW_NAMES, MediaGeneration, composite_generation_config
 from .projectors import build_projector
+from .qformer import QUERY_STD, QFormerProjector
 
 PART_OF = {"image": "vision", "video": "vision", "audio": "audio"}
 """The encoder that reads each kind of media: a video is frames."""
@@ -65,6 +68,13 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
             projector = build_projector(getattr(self.config, f"{part}_projector"), width_in, width_out)
         setattr(self, f"{part}_encoder", encoder)
         setattr(self, f"{part}_projector", projector)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Gives one module of a projector its first weights, those that loading did not give it."""
+        super()._init_weights(module)
+        if isinstance(module, QFormerProjector):
+            init.normal_(module.queries, std=QUERY_STD)
 
     def forward(
         self,

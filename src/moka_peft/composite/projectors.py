@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 from transformers.activations import ACT2FN
 
+from .qformer import QFormerProjector
+
 
 def _linear(width_in: int, width_out: int, *, norm: bool = False, bias: bool = True) -> nn.Module:
     """One affine map per feature vector; `norm` puts a LayerNorm before it."""
@@ -37,7 +39,7 @@ def _mlp(
     return nn.Sequential(*layers, nn.Linear(hidden_size, width_out, bias=bias))
 
 
-PROJECTORS: dict[str, Callable[..., nn.Module]] = {"linear": _linear, "mlp": _mlp}
+PROJECTORS: dict[str, Callable[..., nn.Module]] = {"linear": _linear, "mlp": _mlp, "qformer": QFormerProjector}
 
 
 def build_projector(section: dict[str, Any], width_in: int, width_out: int) -> nn.Module:
