@@ -44,6 +44,8 @@ def test_contradictions_are_reported_together(problems):
   tower_learning_rate: 1e-3
   optimizer: adam
   betas: [0.9]
+  warmup_steps: 5
+  warmup_ratio: 0.1
   report_to: [paper]
 train: {projectors: false, head: true}
 train_projectors: true
@@ -63,10 +65,11 @@ push_to_hub: not a repository
         "adamw_torch_xla, adamw_torch_npu_fused, adafactor, adamw_anyprecision, adamw_torch_4bit, adamw_torch_8bit, "
         "...), got adam.",
         "14: `training.betas` is wrong: expected two numbers, got [0.9].",
-        "15: `training.report_to.0` is wrong: expected 'tensorboard', 'wandb' or 'trackio', got 'paper'.",
-        "16: `train.projectors` is false beside `train_projectors: true`. Keep one of them.",
-        "16: `train.head` is not a recipe key. Known here: embeddings, projectors, towers.",
-        "18: `push_to_hub` is wrong: no hub repository: expected `user/name`, got not a repository.",
+        "16: `training.warmup_ratio` is set beside `training.warmup_steps`. Keep one of them.",
+        "17: `training.report_to.0` is wrong: expected 'tensorboard', 'wandb' or 'trackio', got 'paper'.",
+        "18: `train.projectors` is false beside `train_projectors: true`. Keep one of them.",
+        "18: `train.head` is not a recipe key. Known here: embeddings, projectors, towers.",
+        "20: `push_to_hub` is wrong: no hub repository: expected `user/name`, got not a repository.",
     ]
 
 

@@ -67,6 +67,18 @@ def test_the_schedule_moves_all_rates_together(trainer):
     }
 
 
+@pytest.mark.parametrize(("share", "rates"), [("0.03", [0.0, 1e-2]), ("0.5", [0.0, 5e-3, 1e-2]), ("0", [1e-2])])
+def test_warming_up_for_a_share_of_the_steps(trainer, share: str, rates: list[float]):
+    built = trainer(f"training.warmup_ratio={share}", "training.scheduler=constant_with_warmup")
+    built.create_optimizer_and_scheduler(num_training_steps=4)
+    seen = []
+    for _ in rates:
+        seen.append(built.optimizer.param_groups[0]["lr"])
+        built.optimizer.step()
+        built.lr_scheduler.step()
+    assert seen == rates
+
+
 def test_without_rates_the_groups_are_the_trainers_own(trainer):
     groups = trainer().create_optimizer().param_groups
     assert len(groups) == 2 and all("part" not in group for group in groups)

@@ -25,6 +25,7 @@ def trainer_arguments(
     epsilon: float = 1e-8,
     scheduler: str,
     warmup_steps: int,
+    warmup_ratio: float | None = None,
     weight_decay: float,
     max_grad_norm: float,
     gradient_checkpointing: bool,
@@ -51,7 +52,7 @@ def trainer_arguments(
         adam_beta2=betas[1],
         adam_epsilon=epsilon,
         lr_scheduler_type=scheduler,
-        warmup_steps=warmup_steps,
+        warmup_steps=warmup_steps if warmup_ratio is None else warmup_ratio,  # below 1 it is a share of all steps
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
         bf16=bf16,

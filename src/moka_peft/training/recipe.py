@@ -160,6 +160,7 @@ class Training(Section):
     epsilon: PositiveFloat = 1e-8
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     warmup_steps: Count = 0
+    warmup_ratio: Share | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     gradient_checkpointing: bool = False

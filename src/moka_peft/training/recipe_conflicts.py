@@ -19,6 +19,8 @@ def run_conflicts(raw: dict[str, Any]) -> list[Problem]:
     found: list[Problem] = []
     if training.get("bf16") is True and training.get("fp16") is True:
         found.append((("training", "fp16"), "is set beside `training.bf16`. Keep one of them."))
+    if training.get("warmup_ratio") is not None and training.get("warmup_steps"):
+        found.append((("training", "warmup_ratio"), "is set beside `training.warmup_steps`. Keep one of them."))
     if training.get("fp16") is True and section(raw, "model").get("dtype") == "float16":
         found.append((("training", "fp16"), "needs weights it can scale: set `model.dtype: float32`."))
     if raw.get("train_projectors") is True and train.get("projectors") is False:
