@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from moka_peft.composite import CompositeConfig, CompositeForConditionalGeneration
+from moka_peft.composite.beats import BeatsConfig
 
 IMAGE_ID, VIDEO_ID, AUDIO_ID = 5, 6, 7
 TOKENS = {"i": [IMAGE_ID] * 4, "v": [VIDEO_ID] * 8, "a": [AUDIO_ID] * 5}
@@ -45,6 +46,9 @@ VISION = {
 }
 AUDIO = {
     "ast": lambda: ASTConfig(**LAYERS, max_length=32, num_mel_bins=16, patch_size=8, frequency_stride=8, time_stride=8),
+    "beats": lambda: BeatsConfig(
+        **LAYERS, num_mel_bins=16, input_patch_size=8, embed_dim=12, conv_pos=4, conv_pos_groups=2, num_buckets=8
+    ),
     "hubert": lambda: HubertConfig(**LAYERS, **WAVES),
     "wav2vec2": lambda: Wav2Vec2Config(**LAYERS, **WAVES),
     "whisper": lambda: WhisperConfig(

@@ -8,9 +8,11 @@ from moka_peft.composite.encoders import ENCODERS, build_encoder, encode, featur
 
 from .conftest import AUDIO, LAYERS, PIXELS, VISION
 
-PATCHES = {"ast": 8, "hubert": 38, "wav2vec2": 38, "whisper": 5} | dict.fromkeys(VISION, 4)
+PATCHES = {"ast": 8, "beats": 8, "hubert": 38, "wav2vec2": 38, "whisper": 5} | dict.fromkeys(VISION, 4)
 EXTRA = {"clip": 1, "vit": 1, "dinov2": 1, "dinov2_with_registers": 4, "siglip": 0, "ast": 2}
-MEDIA = {"ast": (32, 16), "hubert": (800,), "wav2vec2": (800,), "whisper": (8, 10)} | dict.fromkeys(VISION, (3, 16, 16))
+MEDIA = {"ast": (32, 16), "beats": (35, 16), "hubert": (800,), "wav2vec2": (800,), "whisper": (8, 10)} | dict.fromkeys(
+    VISION, (3, 16, 16)
+)
 
 
 def build(name: str):

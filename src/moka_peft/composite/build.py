@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .config import MEDIA_PARTS, CompositeConfig
-from .encoders import load_encoder
+from .encoders import load_encoder, load_feature_extractor
 from .media import load_image_processor
 from .model import CompositeForConditionalGeneration
 from .placeholders import PLACEHOLDERS
@@ -38,8 +38,7 @@ def build_composite(
     """
     tokenizer = _resolve(tokenizer, text, AutoTokenizer.from_pretrained, "tokenizer")
     image_processor = _resolve(image_processor, vision, load_image_processor, "image_processor")
-    load_extractor = AutoFeatureExtractor.from_pretrained
-    feature_extractor = _resolve(feature_extractor, audio, load_extractor, "feature_extractor")
+    feature_extractor = _resolve(feature_extractor, audio, load_feature_extractor, "feature_extractor")
     text_model: Any = AutoModelForCausalLM.from_pretrained(text, dtype=dtype) if isinstance(text, str) else text
     encoders: dict[str, Any] = {
         part: load_encoder(source, dtype=text_model.dtype) if isinstance(source, str) else source
