@@ -1,9 +1,11 @@
 """Composing from pretrained folders: nothing is lost, and the parts get what they need."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
     ASTFeatureExtractor,
+    AutoTokenizer,
     CLIPConfig,
     CLIPModel,
     LlamaForCausalLM,
@@ -18,7 +20,9 @@ from moka_peft.composite import CompositeForConditionalGeneration, build_composi
 from moka_peft.composite.encoders import build_encoder
 from moka_peft.composite.tiny_avt import tiny_avt_tokenizer
 
-from .conftest import AUDIO, LAYERS, NO_WORDS, PIXELS, text_config
+from .conftest import AUDIO, LAYERS, NO_WORDS, PIXELS, VISION, text_config
+
+QFORMER = {"type": "qformer", "num_queries": 3, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12}
 
 
 @pytest.fixture
@@ -100,3 +104,67 @@ def test_raw_waveforms_need_a_segment_length(folders):
 def test_a_model_without_its_processor_is_refused(folders):
     with pytest.raises(ValueError, match="`feature_extractor` is missing: a model was given"):
         build_composite(folders["text"], audio=build_encoder(AUDIO["ast"]()))
+
+
+@pytest.mark.parametrize("part", ["text", "vision", "audio"])
+def test_a_part_that_is_not_there_is_named(folders, tmp_path, part):
+    own = {"tokenizer": tiny_avt_tokenizer(), "image_processor": object(), "feature_extractor": object()}
+    with pytest.raises(OSError, match=rf"`{part}` cannot be loaded from {tmp_path}/nowhere: .* Give a hub id"):
+        build_composite(**{**folders, part: str(tmp_path / "nowhere")}, **own)
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "config.json").write_text('{"model_type": "spline"}')
+    with pytest.raises(ValueError, match=f"`{part}` cannot be loaded from .*spline"):
+        build_composite(**{**folders, part: str(tmp_path / "nowhere")}, **own)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "image_processor", "feature_extractor"])
+def test_what_prepares_a_part_is_named_where_it_is_missing(folders, tmp_path, part):
+    with pytest.raises(OSError, match=f"`{part}` cannot be loaded from"):
+        build_composite(**folders, **{part: str(tmp_path / "nowhere")})
+
+
+def test_the_caller_seeds_the_projectors(folders):
+    def projectors(seed: int) -> list[torch.Tensor]:
+        torch.manual_seed(seed)
+        model, _ = build_composite(**folders, audio_projector={"type": "qformer", "num_layers": 1})
+        return [*model.vision_projector.parameters(), *model.audio_projector.parameters()]
+
+    first, again, other = projectors(1), projectors(1), projectors(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_given_parts_are_used_without_a_copy(folders):
+    text = LlamaForCausalLM.from_pretrained(folders["text"])
+    vision = build_encoder(VISION["clip"]())
+    storages = {weight.data_ptr() for weight in (*text.model.layers.parameters(), *vision.parameters())}
+    tokenizer = AutoTokenizer.from_pretrained(folders["text"])
+    model, processor = build_composite(
+        text, vision, tokenizer=tokenizer, image_processor=folders["vision"], vision_projector=QFORMER
+    )
+    assert storages <= {weight.data_ptr() for weight in model.parameters()}
+    assert processor.tokens_per_image == 3
+
+
+def test_frames_and_segments_become_queries_each(folders):
+    """Ten frames of 32 queries, ten segments of 32: as published."""
+    section = {**QFORMER, "num_queries": 32}
+    model, processor = build_composite(**folders, vision_projector=section, audio_projector=section)
+    frames = [np.full((16, 16, 3), shade, dtype=np.uint8) for shade in range(0, 200, 20)]
+    segments = np.random.default_rng(0).standard_normal((10, 16_000)).astype(np.float32)
+    batch = processor(text="<video> and <audio>", videos=[frames], audios=[segments], return_tensors="pt")
+    counts = [
+        (batch["input_ids"] == token).sum() for token in (model.config.video_token_id, model.config.audio_token_id)
+    ]
+    assert counts == [320, 320]
+    together = model.embed_media("video", batch["pixel_values_videos"])
+    alone = torch.cat([model.embed_media("video", frame[None]) for frame in batch["pixel_values_videos"]])
+    torch.testing.assert_close(together, alone)
+    assert model(**batch).logits.isfinite().all()
+
+
+def test_siglip_has_no_class_token(folders):
+    model, processor = build_composite(
+        folders["text"], build_encoder(VISION["siglip"]()), image_processor=folders["vision"]
+    )
+    assert processor.tokens_per_image == 4  # 2 x 2 patches, none left out

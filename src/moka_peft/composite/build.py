@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from .config import MEDIA_PARTS, CompositeConfig
 from .encoders import load_encoder, load_feature_extractor
@@ -13,6 +13,7 @@ from .media import load_image_processor
 from .model import CompositeForConditionalGeneration
 from .placeholders import PLACEHOLDERS
 from .processor import CompositeProcessor
+from .text_models import load_text_model
 
 
 def build_composite(
@@ -34,14 +35,17 @@ def build_composite(
     model lies. The placeholders are added to the tokenizer, and the language model gets rows for them.
     `segment_seconds` is the length audio is cut into, by default the feature extractor's own. All parts take the
     language model's `dtype`. `settings` are fields of `CompositeConfig`: `vision_projector`,
-    `vision_feature_layers`, ... Raises ValueError where a part is missing.
+    `vision_feature_layers`, ... A Qwen2.5-VL as `text` gives its language model. Raises ValueError where a part is
+    missing, OSError where none lies under its name.
+
+    Fresh projectors are drawn from torch's generator: seed it first, and the same parts give the same composite.
     """
     tokenizer = _resolve(tokenizer, text, AutoTokenizer.from_pretrained, "tokenizer")
     image_processor = _resolve(image_processor, vision, load_image_processor, "image_processor")
     feature_extractor = _resolve(feature_extractor, audio, load_feature_extractor, "feature_extractor")
-    text_model: Any = AutoModelForCausalLM.from_pretrained(text, dtype=dtype) if isinstance(text, str) else text
+    text_model = _load("text", text, load_text_model, dtype=dtype)
     encoders: dict[str, Any] = {
-        part: load_encoder(source, dtype=text_model.dtype) if isinstance(source, str) else source
+        part: _load(part, source, load_encoder, dtype=text_model.dtype)
         for part, source in {"vision": vision, "audio": audio}.items()
         if source is not None
     }
@@ -95,8 +99,19 @@ def _resolve(part: Any, source: Any, load: Callable[[str], Any], name: str) -> A
         return None
     if part is None and not isinstance(source, str):
         raise ValueError(f"`{name}` is missing: a model was given rather than its name. Pass the `{name}` too.")
-    place = source if part is None else part
-    return load(place) if isinstance(place, str) else place
+    return _load(name, source if part is None else part, load)
+
+
+def _load(part: str, source: Any, load: Callable[..., Any], **kwargs: Any) -> Any:
+    """An object as it is, or what lies under a name. Raises OSError or ValueError that names the part."""
+    if not isinstance(source, str):
+        return source
+    try:
+        return load(source, **kwargs)
+    except (OSError, ValueError, KeyError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        reason = str(error).strip().partition("\n")[0]
+        raise kind(f"`{part}` cannot be loaded from {source}: {reason} Give a hub id or a folder of it.") from error
 
 
 @torch.no_grad()
