@@ -37,7 +37,7 @@ class FileSamples(Sequence[Sample]):
 
     `shard_sizes`: how many samples lie together, in order; `block`: how many neighbours are best read one soon after
     the other. `origins`: the files, or what else says which data it is, with
-    the questions that are asked of them. In `skip` mode some samples are BadSamples.
+    the questions that are asked of them and how their rows are rewritten. In `skip` mode some samples are BadSamples.
     """
 
     def __init__(self, containers: Sequence[Container], reading: Reading):
@@ -45,7 +45,8 @@ class FileSamples(Sequence[Sample]):
         self.shard_sizes = [size for container in containers for size in container.sizes if size]
         self.block = max((container.block for container in containers), default=1)
         self.origins = [getattr(container, "fingerprint", None) or container.path for container in containers]
-        self.origins += [question for container in containers if (question := getattr(container, "question", None))]
+        told = [getattr(container, name, None) for container in containers for name in ("question", "settings")]
+        self.origins += [text for text in told if text]
         self._ends = list(accumulate(len(container) for container in containers))
 
     def __len__(self) -> int:

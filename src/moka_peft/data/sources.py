@@ -14,6 +14,7 @@ from moka_peft.data.containers.json_list import JsonList, StreamedJsonList
 from moka_peft.data.containers.parquet import Parquet
 from moka_peft.data.containers.paths import find_files
 from moka_peft.data.containers.tar import Tar
+from moka_peft.data.datasets import DATASETS, open_dataset
 from moka_peft.data.file_samples import FileSamples, HeldSamples, Reading
 from moka_peft.data.formats import TURNS, Format
 from moka_peft.data.media.options import DEFAULTS, MediaOptions
@@ -26,23 +27,41 @@ def load_samples(
     media: MediaOptions = DEFAULTS,
     on_bad_sample: Literal["raise", "skip"] = "raise",
 ) -> Sequence[Sample]:
-    """Opens a data source: files of conversations, a dataset of the hub, or the built-in `av_digits`.
+    """Opens a data source: files of conversations, a dataset of the hub, a published dataset in its folder, or the
+    built-in `av_digits`.
 
     source: a path, or one of these, of which only the first key is required:
     `{"path", "format", "folder", "streaming", "split", "question"}`: JSON, JSON lines, parquet or tar files, or a
     folder of `datasets`; a path may be a pattern, a folder of files, or a list. `{"hub", "split", "config", "format",
-    "folder", "streaming"}`. `{"name": "av_digits", "split", "size", "seed", "groups"}`.
-    `streaming: False` reads all rows now (the default for JSON), `True` reads each when it is asked for.
+    "folder", "streaming"}`. `{"name", "folder", "split", "streaming", ...}` with a name of `datasets.DATASETS` and its
+    options. `{"name": "av_digits", "split", "size", "seed", "groups"}`.
+    `streaming: False` reads all rows now (the default for JSON by `path`), `True` reads each when it is asked for.
     With `on_bad_sample="skip"`, a row that cannot be read is given as a BadSample. Raises ValueError for unknown
     keys and, otherwise, for such rows.
     """
     options: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {"path": source}
     if "path" in options or "hub" in options:
         return _open_files(_FileSource(**_known(options, _FileSource)), media, skip=on_bad_sample == "skip")
-    if (name := options.pop("name", None)) != "av_digits":
-        raise ValueError(f"`name` is no built-in dataset: expected av_digits, got {name}. Or give a `path`.")
+    if (name := options.pop("name", None)) in DATASETS:
+        return _open_dataset(name, options, Reading(media, skip=on_bad_sample == "skip"))
+    if name != "av_digits":
+        known = ", ".join(("av_digits", *DATASETS))
+        raise ValueError(f"`name` is no known dataset: expected one of {known}, got {name}. Or give a `path`.")
     _refuse_unknown(options, ("split", "size", "seed", "groups"))
     return AvDigits(**options)
+
+
+def _open_dataset(name: str, options: dict[str, Any], reading: Reading) -> Sequence[Sample]:
+    """A published dataset's samples."""
+    streaming = options.pop("streaming", True)
+    if "folder" not in options:
+        raise ValueError(f"`folder` of {name} is missing: expected the dataset's folder. Set it.")
+    samples = FileSamples(open_dataset(name, **options), reading)
+    if not len(samples):
+        raise ValueError(
+            f"{name} in `{options['folder']}` is empty: expected at least 1 row, got 0. Download it again."
+        )
+    return samples if streaming else HeldSamples(samples)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""Conversations in LLaVA's form split into single turns, each asked with the picture."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from moka_peft.data.containers.contents import Container
+from moka_peft.data.formats.row import Row
+
+_TAG = re.compile(r"\s*<(image|video|audio)>\s*")
+_MEDIA = ("image", "video", "audio")
+
+
+class SingleTurns:
+    """Each question of a container's conversations as a row of its own: the tags of all media, then the question.
+
+    Holds 8 bytes for each turn. A row that is no such conversation stays one row, which fails when it is read.
+    """
+
+    def __init__(self, rows: Container):
+        self.rows, self.path, self.block = rows, rows.path, rows.block
+        counts = [_count_turns(rows, index) for index in range(len(rows))]
+        self._row = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self._turn = np.concatenate([np.arange(count, dtype=np.int32) for count in counts] or [self._row])
+        self.sizes = [len(self._row)]
+        self.settings = "single turns"
+        self.fingerprint = getattr(rows, "fingerprint", None)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def where(self, index: int) -> str:
+        return f"{self.rows.where(int(self._row[index]))}, turn {int(self._turn[index]) + 1}"
+
+    def read(self, index: int) -> Row:
+        row, turn = self.rows.read(int(self._row[index])), int(self._turn[index])
+        if _turns(row.data) is None:
+            return row
+        return replace(row, data=_one_of(row.data, turn), where=self.where(index), name=f"{row.name}-{turn + 1}")
+
+
+def _count_turns(rows: Container, index: int) -> int:
+    try:
+        turns = _turns(rows.read(index).data)
+    except (OSError, ValueError):
+        return 1
+    return 1 if turns is None else len(turns) // 2
+
+
+def _turns(data: Any) -> list[Mapping[str, Any]] | None:
+    """The messages of a conversation of questions and answers; None where it is none."""
+    turns = data.get("conversations") if isinstance(data, Mapping) else None
+    if not isinstance(turns, list) or len(turns) < 2 or len(turns) % 2:
+        return None
+    right = all(isinstance(turn, Mapping) and isinstance(turn.get("value"), str) for turn in turns)
+    ordered = right and [turn.get("from") for turn in turns] == ["human", "gpt"] * (len(turns) // 2)
+    return turns if ordered else None
+
+
+def _one_of(data: Mapping[str, Any], turn: int) -> dict[str, Any]:
+    """A conversation's row with one of its turns, which is asked with all of its media in front."""
+    asked, answered = data["conversations"][2 * turn : 2 * turn + 2]
+    question = _TAG.sub("\n", asked["value"]).strip()
+    tags = "".join(f"<{type}>\n" for type in _tags(data))
+    turns = [{"from": "human", "value": tags + question}, {"from": "gpt", "value": answered["value"]}]
+    name = {"id": f"{data['id']}-{turn + 1}"} if "id" in data else {}
+    return {**data, **name, "conversations": turns}
+
+
+def _tags(data: Mapping[str, Any]) -> Iterator[str]:
+    for type in _MEDIA:
+        files = data.get(type) or data.get(f"{type}s") or []
+        yield from [type] * (len(files) if isinstance(files, list) else 1)
