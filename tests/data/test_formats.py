@@ -121,7 +121,10 @@ def test_file_without_rows(folder: Path, content: str, message: str):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"name": "coco"}, "`name` is no known dataset: expected one of av_digits, .*libri_sqa, got coco"),
+        (
+            {"name": "coco"},
+            "`name` is no known dataset: expected one of av_digits, spoken_digits, .*libri_sqa, got coco",
+        ),
         ({"name": "av_digits", "sizes": 3}, r"unknown keys \['sizes'\]: expected split, size, seed, groups"),
         ({"path": "x.json", "size": 2}, r"unknown keys \['size'\]"),
         ({"name": "av_digits", "split": "dev"}, "`split` is unknown: expected one of align, train, test, got dev"),

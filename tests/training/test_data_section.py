@@ -10,7 +10,7 @@ from PIL import Image
 
 from moka_peft.data import MediaOptions
 from moka_peft.training import RecipeError, load_recipe, open_collator, open_source, train
-from moka_peft.training.recipe import Media
+from moka_peft.training.recipe_data import Media
 
 VALID = "model: {name: tiny-avt}\noutput_dir: runs/x\ntraining: {steps: 10}\n"
 ANSWER = {"role": "assistant", "content": "one"}

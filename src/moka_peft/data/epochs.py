@@ -9,6 +9,7 @@ rank of any run can be computed anywhere.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ class EpochPlan:
     `lengths` [samples]: tokens of each, where they are known: then ranks get near-equal tokens, and a batch holds
     samples of similar length, at the same step on all ranks. `capacity`: tokens of a packed row; with `lengths`,
     `batch_size` then counts rows instead of samples.
-    Raises ValueError without samples, or where lengths and samples differ in number.
+    `stages`: numbers of samples that come one after another in each epoch, as epochs of their own would, whole shards
+    each; none: all are mixed.
+    Raises ValueError without samples, or where lengths, stages and samples differ in number.
     """
 
     shard_sizes: tuple[int, ...]
@@ -45,6 +48,7 @@ class EpochPlan:
     block: int = 1
     lengths: np.ndarray | None = None
     capacity: int | None = None
+    stages: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         total = sum(self.shard_sizes)
@@ -54,6 +58,9 @@ class EpochPlan:
             raise ValueError(
                 f"`lengths` fit other data: expected {total}, one per sample, got {len(self.lengths)}. Count again."
             )
+        ends = set(accumulate(self.shard_sizes))
+        if self.stages and (sum(self.stages) != total or not set(accumulate(self.stages)) <= ends):
+            raise ValueError(f"`stages` fit other data: expected shards of {self.shard_sizes}, got {self.stages}.")
 
     @property
     def counts_rows(self) -> bool:
@@ -63,11 +70,16 @@ class EpochPlan:
     @property
     def steps(self) -> int:
         """Batches of each rank in an epoch."""
+        if self.stages:
+            return sum(plan.steps for _, plan in self._stage_plans)
         per_rank = -(-self._units // self.ranks)
         return -(-per_rank // self.batch_size)
 
     def batches(self, epoch: int, rank: int) -> list[list[int]]:
         """What `rank` reads in `epoch`: `steps` batches of sample indices, `~i` for sample i without loss."""
+        if self.stages:
+            stages = [(first, plan.batches(epoch, rank)) for first, plan in self._stage_plans]
+            return [[_moved(i, first) for i in batch] for first, batches in stages for batch in batches]
         rng = np.random.default_rng((self.seed, epoch, 0))
         block = self._block_of_units
         order = shuffled_pieces(self._unit_sizes, block, rng)
@@ -77,6 +89,17 @@ class EpochPlan:
         batches = self._grouped(own, epoch) if self._groups_lengths else _cut(own, self.batch_size)
         filled = [self._samples_of(units) for units in batches]
         return filled + [[self._without_loss(own)]] * (self.steps - len(filled))
+
+    @cached_property
+    def _stage_plans(self) -> list[tuple[int, "EpochPlan"]]:
+        """The first sample of each stage that has any, and the plan of its own samples."""
+        ends, plans = list(accumulate(self.shard_sizes)), []
+        for first, last in zip([0, *accumulate(self.stages)], accumulate(self.stages), strict=False):
+            sizes = tuple(size for size, end in zip(self.shard_sizes, ends, strict=True) if first < end <= last)
+            lengths = None if self.lengths is None else self.lengths[first:last]
+            if last > first:
+                plans.append((first, replace(self, shard_sizes=sizes, lengths=lengths, stages=())))
+        return plans
 
     @cached_property
     def _rows(self) -> tuple[list[np.ndarray], list[int]] | None:
@@ -185,6 +208,11 @@ def without_loss(sample: Any) -> Any:
     if not isinstance(sample, Sample):
         return sample
     return replace(sample, messages=[{**message, "loss": False} for message in sample.messages])
+
+
+def _moved(index: int, first: int) -> int:
+    """The index of a stage's sample among all samples; `~i` stays one without loss."""
+    return index + first if index >= 0 else index - first
 
 
 def _shuffled_within(values: np.ndarray, window: int, rng: np.random.Generator) -> np.ndarray:

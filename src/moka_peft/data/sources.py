@@ -1,5 +1,6 @@
 """Opens data sources."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,14 +28,14 @@ def load_samples(
     media: MediaOptions = DEFAULTS,
     on_bad_sample: Literal["raise", "skip"] = "raise",
 ) -> Sequence[Sample]:
-    """Opens a data source: files of conversations, a dataset of the hub, a published dataset in its folder, or the
-    built-in `av_digits`.
+    """Opens a data source: files of conversations, a dataset of the hub, a published dataset in its folder, or a
+    generated set.
 
     source: a path, or one of these, of which only the first key is required:
     `{"path", "format", "folder", "streaming", "split", "question"}`: JSON, JSON lines, parquet or tar files, or a
     folder of `datasets`; a path may be a pattern, a folder of files, or a list. `{"hub", "split", "config", "format",
     "folder", "streaming"}`. `{"name", "folder", "split", "streaming", ...}` with a name of `datasets.DATASETS` and its
-    options. `{"name": "av_digits", "split", "size", "seed", "groups"}`.
+    options. `{"name": "av_digits", "split", "size", "seed", "groups"}` and `{"name": "spoken_digits", ...}`.
     `streaming: False` reads all rows now (the default for JSON by `path`), `True` reads each when it is asked for.
     With `on_bad_sample="skip"`, a row that cannot be read is given as a BadSample. Raises ValueError for unknown
     keys and, otherwise, for such rows.
@@ -44,11 +45,24 @@ def load_samples(
         return _open_files(_FileSource(**_known(options, _FileSource)), media, skip=on_bad_sample == "skip")
     if (name := options.pop("name", None)) in DATASETS:
         return _open_dataset(name, options, Reading(media, skip=on_bad_sample == "skip"))
-    if name != "av_digits":
-        known = ", ".join(("av_digits", *DATASETS))
+    if name not in GENERATED:
+        known = ", ".join((*GENERATED, *DATASETS))
         raise ValueError(f"`name` is no known dataset: expected one of {known}, got {name}. Or give a `path`.")
-    _refuse_unknown(options, ("split", "size", "seed", "groups"))
-    return AvDigits(**options)
+    _refuse_unknown(options, GENERATED[name])
+    return _made(name)(**options)
+
+
+GENERATED = {
+    "av_digits": ("split", "size", "seed", "groups"),
+    "spoken_digits": ("split", "size", "seed", "scenario", "task", "folder"),
+}
+
+
+def _made(name: str) -> Any:
+    """The class of a generated set."""
+    if name == "av_digits":
+        return AvDigits
+    return importlib.import_module("moka_peft.data.spoken_digits").SpokenDigits
 
 
 def _open_dataset(name: str, options: dict[str, Any], reading: Reading) -> Sequence[Sample]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from moka_peft.data.av_digits import AvDigits
 from moka_peft.data.media.options import DEFAULTS, MediaOptions
+from moka_peft.data.mixing import MixedSamples
 from moka_peft.data.samples import Sample
 
 _PIECE = 2**20
@@ -82,6 +83,8 @@ def _fingerprints(samples: Sequence[Sample], processor: Any, media: MediaOptions
 
 def _origins(samples: Sequence[Sample]) -> Sequence[Path | str]:
     """What says which data it is: files, the settings of generated samples, or the ids of any others."""
+    if isinstance(samples, MixedSamples):
+        return [origin for part in samples.parts for origin in (*_origins(part), str(len(part)))]
     if hasattr(samples, "origins"):
         return samples.origins  # pyright: ignore[reportAttributeAccessIssue]
     return [repr(vars(samples))] if isinstance(samples, AvDigits) else [sample.id for sample in samples]

@@ -6,15 +6,19 @@ from typing import Any
 
 from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples
 from moka_peft.data.epochs import EpochPlan
+from moka_peft.data.mixing import MixedSamples, block_of, part_sizes_of, shard_sizes_of
 from moka_peft.data.token_index import read_index
 from moka_peft.training.processes import is_sharded, world_size
-from moka_peft.training.recipe import Data, Recipe, Source
+from moka_peft.training.recipe import Data, Recipe
+from moka_peft.training.recipe_data import Source
 
 
-def open_source(source: Source | None, data: Data | None = None) -> Sequence[Sample]:
+def open_source(source: Source | Sequence[Source] | None, data: Data | None = None) -> Sequence[Sample]:
     """The samples of one part of a recipe's data, read as `data` says; none where the recipe has no such part."""
     if source is None:
         return []
+    if not isinstance(source, Source):
+        return MixedSamples([open_source(one, data) for one in source])
     settings = source.model_dump(exclude_none=True, exclude={"index"})
     if data is None:
         return load_samples(settings)
@@ -66,7 +70,7 @@ def kinds_of_encoders(collator: Collator) -> tuple[str, ...]:
 def plan_batches(recipe: Recipe, samples: Sequence[Sample], collator: Collator | SkippingCollator) -> EpochPlan:
     """Which samples come in which batch of which process. Packed rows are planned with room for the blank media that
     `collator` may add. Raises ValueError where an index does not fit the data."""
-    settings, index, lengths, capacity = recipe.training, recipe.data.train.index, None, None
+    settings, index, lengths, capacity = recipe.training, recipe.data.lengths_file(), None, None
     if index is not None:
         media = media_options(recipe.data)
         lengths = read_index(index, samples, collator.processor, media, settings.max_length)
@@ -74,11 +78,12 @@ def plan_batches(recipe: Recipe, samples: Sequence[Sample], collator: Collator |
         blank = sum(collator.count_tokens([collator.blank(kind) for kind in collator.kinds]))
         capacity = max(settings.max_length - blank, 1)
     return EpochPlan(
-        tuple(getattr(samples, "shard_sizes", [len(samples)])),
+        tuple(shard_sizes_of(samples)),
         settings.batch_size,
         world_size(),
         recipe.seed,
-        getattr(samples, "block", 1),
+        block_of(samples),
         lengths,
         capacity,
+        part_sizes_of(samples) if recipe.data.order == "in_order" else (),
     )

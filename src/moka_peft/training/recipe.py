@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from transformers.training_args import OptimizerNames
 
-from moka_peft.data.containers.paths import find_files
 from moka_peft.training.recipe_conflicts import run_conflicts
-from moka_peft.training.recipe_model import Model, Section, existing_file, existing_folder, model_conflicts
+from moka_peft.training.recipe_data import Data, data_conflicts
+from moka_peft.training.recipe_model import Model, Section, model_conflicts
 
 
 def optimizer_name(name: str) -> str:
@@ -37,68 +37,11 @@ def repository_id(name: str) -> str:
     return name
 
 
-def existing_data(path: str | list[str]) -> str | list[str]:
-    """Checks that a source's path, pattern, folder or list of these names files; relative ones start here."""
-    try:
-        find_files(path)
-    except FileNotFoundError as error:
-        named = path if isinstance(path, str) else ", ".join(path)
-        raise ValueError(f"no such file: {named} (relative paths start at the current folder)") from error
-    return path
-
-
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Modules = list[str] | str | None
 Metric = Literal["exact_match", "contains", "token_f1", "wer"]
 HeldOutMetric = Literal["loss", "exact_match", "contains", "token_f1", "wer"]
-
-
-class Source(Section):
-    """Where samples come from: files, a dataset of the hub, or the generated set `av_digits`.
-
-    path: JSON, JSON lines, parquet, tar files or a folder of `datasets`; also a pattern, a folder, or a list.
-    folder: where relative media paths start, if not beside the file. question: what the texts of tar files answer.
-    index: the token lengths that `moka validate --write-index` wrote.
-    """
-
-    name: Literal["av_digits"] | None = None
-    path: Annotated[str | list[str], AfterValidator(existing_data)] | None = None
-    hub: str | None = None
-    config: str | None = None
-    split: str | None = None
-    format: Literal["openai", "messages", "llava", "sharegpt"] | None = None
-    folder: Annotated[str, AfterValidator(existing_folder)] | None = None
-    streaming: bool | None = None
-    question: str | None = None
-    index: Annotated[str, AfterValidator(existing_file)] | None = None
-    size: PositiveInt | None = None
-    seed: Count | None = None
-    groups: list[str] | None = None
-
-
-class Media(Section):
-    """How media are decoded: the fields of `MediaOptions`."""
-
-    max_image_pixels: PositiveInt | None = None
-    video_frames: PositiveInt = 8
-    video_fps: PositiveFloat | None = None
-    video_sound: bool = False
-    max_video_seconds: PositiveFloat | None = None
-    max_video_pixels: PositiveInt | None = None
-    max_audio_seconds: PositiveFloat | None = None
-    allow_urls: bool = False
-    url_timeout_seconds: PositiveFloat = 10.0
-    max_url_bytes: PositiveInt = 100 * 2**20
-
-
-class Data(Section):
-    """Training samples, the held-out ones that are answered before and after, and how both are read."""
-
-    train: Source
-    eval: Source | None = None
-    media: Media = Field(default_factory=Media)
-    on_bad_sample: Literal["raise", "skip"] = "raise"
 
 
 class Adapter(Section):
@@ -224,9 +167,7 @@ def conflicts(raw: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
     if training.get("steps") is None and training.get("epochs") is None:
         found.append((("training",), "has no length: expected `steps` or `epochs`. Set one of them."))
     found += model_conflicts(_section(raw, "model")) + _adapter_conflicts(raw, adapter)
-    for part in ("train", "eval"):
-        found += [(("data", part, *key), text) for key, text in _source_conflicts(_section(raw, "data").get(part))]
-    return found
+    return found + data_conflicts(raw)
 
 
 def _adapter_conflicts(raw: dict[str, Any], adapter: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
@@ -242,29 +183,6 @@ def _adapter_conflicts(raw: dict[str, Any], adapter: dict[str, Any]) -> list[tup
     if method == "none" and not any(trained):
         found.append((("adapter", "method"), "is none and nothing else trains. Set `train.projectors: true`."))
     return found
-
-
-def _source_conflicts(source: Any) -> list[tuple[tuple[str, ...], str]]:
-    """What contradicts itself in one source of samples."""
-    if not isinstance(source, dict):
-        return []
-    kinds = [kind for kind in SOURCE_KEYS if kind in source]
-    if len(kinds) != 1:
-        return [((), "names no single source: expected one of `name`, `path` and `hub`.")]
-    found: list[tuple[tuple[str, ...], str]] = []
-    for key in sorted(set(source) & set(Source.model_fields) - SOURCE_KEYS[kinds[0]] - {kinds[0]}):
-        found.append(((key,), f"has no meaning for {SOURCE_WORDS[kinds[0]]}. Remove it."))
-    if kinds == ["name"] and source.get("split", "train") not in ("align", "train", "test"):
-        found.append((("split",), f"is wrong: expected 'train' or 'test', got {source['split']!r}."))
-    return found
-
-
-SOURCE_KEYS = {
-    "name": {"split", "size", "seed", "groups", "index"},
-    "path": {"format", "folder", "streaming", "split", "question", "index"},
-    "hub": {"config", "split", "format", "folder", "streaming", "index"},
-}
-SOURCE_WORDS = {"name": "generated samples", "path": "a file of samples", "hub": "a dataset of the hub"}
 
 
 MOKA_ONLY = {

@@ -9,6 +9,8 @@ class MediaOptions:
     recordings and videos are read from their start on until the limit.
 
     video_frames: pictures of a video; with `video_fps`, the most of them that are taken at that rate.
+    audio_segments: how many pieces of a recording are heard, as long as the processor's segments and spread over it; by
+    default all of it, cut into segments by the processor.
     video_sound: puts a video's sound track behind it as an audio. allow_urls: lets http(s) addresses be fetched.
     """
 
@@ -19,6 +21,7 @@ class MediaOptions:
     max_video_seconds: float | None = None
     max_video_pixels: int | None = None
     max_audio_seconds: float | None = None
+    audio_segments: int | None = None
     allow_urls: bool = False
     url_timeout_seconds: float = 10.0
     max_url_bytes: int = 100 * 2**20
