@@ -11,6 +11,7 @@ from moka_peft.data.answers import Conversation, mark_answers, render
 from moka_peft.data.marked_tokenizer import MarkedTokenizer
 from moka_peft.data.media import MediaOptions, load_media
 from moka_peft.data.media.options import DEFAULTS
+from moka_peft.data.media.segments import spread_segments
 from moka_peft.data.naming import naming_samples
 from moka_peft.data.packing import Packing
 from moka_peft.data.processor_inputs import (
@@ -19,6 +20,7 @@ from moka_peft.data.processor_inputs import (
     media_keywords,
     placeholders_of,
     refuse_unsupported,
+    segment_seconds_of,
 )
 from moka_peft.data.samples import MEDIA, Sample, check_lengths, check_placeholders, parts_of
 from moka_peft.data.suffixes import suffix_texts, takes_suffix
@@ -54,6 +56,7 @@ class Collator:
         self.kinds = tuple(kinds)
         if unknown := [kind for kind in kinds if kind not in self.placeholders]:
             raise ValueError(f"`kinds`: expected some of {', '.join(self.placeholders)}, got {', '.join(unknown)}.")
+        self.segment_seconds = segment_seconds_of(processor, media.audio_segments)
         self.packing = Packing.of(processor, model_config, max_length) if packing else None
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -114,7 +117,7 @@ class Collator:
         for sample, text in zip(samples, texts, strict=True):
             check_placeholders(sample, text, self.placeholders)
         rate_hz = getattr(audio_part_of(processor), "sampling_rate", None)
-        media = [{type: load_media(sample, type, self.media, rate_hz) for type in MEDIA} for sample in samples]
+        media = [{type: self._load(sample, type, rate_hz) for type in MEDIA} for sample in samples]
         batch = dict(
             processor(
                 text=texts,
@@ -128,6 +131,13 @@ class Collator:
         )
         check_media(processor, samples, batch)
         return batch
+
+    def _load(self, sample: Sample, type: str, rate_hz: int | None) -> list[Any]:
+        """A sample's media of one type; recordings as the pieces that `audio_segments` asks for."""
+        loaded, count = load_media(sample, type, self.media, rate_hz), self.media.audio_segments
+        if type != "audio" or count is None or self.segment_seconds is None or rate_hz is None:
+            return loaded
+        return [spread_segments(waveform, count, self.segment_seconds, rate_hz) for waveform in loaded]
 
     def _check(self, samples: Sequence[Sample]) -> None:
         for sample in samples:

@@ -51,6 +51,22 @@ def audio_part_of(processor: Any) -> Any:
     return getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
 
 
+def segment_seconds_of(processor: Any, segments: int | None) -> float | None:
+    """The length of the pieces in which a processor takes recordings, where `segments` of them are asked for.
+
+    Raises ValueError for a processor that takes recordings whole.
+    """
+    if segments is None:
+        return None
+    seconds = getattr(processor, "segment_seconds", None)
+    if not seconds:
+        raise ValueError(
+            f"`audio_segments` is {segments}, but {type(processor).__name__} takes recordings whole: expected a "
+            "processor with `segment_seconds`, as a composite with `audio` has. Remove `data.media.audio_segments`."
+        )
+    return seconds
+
+
 def refuse_unsupported(processor: Any, samples: Sequence[Sample]) -> None:
     """Raises ValueError, with the reason, where this processor cannot make a batch of these samples' media."""
     name = type(processor).__name__
