@@ -17,6 +17,14 @@ VERBS = {
     "chat": ("moka_peft.cli.chat:run", "Talk to a trained model, with media, over several turns."),
     "route": ("moka_peft.cli.route:run", "Draw a sample's tokens by modality and turn."),
     "bench": ("moka_peft.cli.bench:run", "Time LoRA's and MokA's training steps on your machine and model."),
+    "import-authors-adapter": (
+        "moka_peft.cli.import_authors_adapter:run",
+        "Make an adapter of a checkpoint of the authors' code.",
+    ),
+    "export-authors-adapter": (
+        "moka_peft.cli.export_authors_adapter:run",
+        "Write an adapter as the authors' code reads it.",
+    ),
     "env": ("moka_peft.cli.env:run", "Show versions and devices, for a bug report."),
 }
 _IN_WORKER = re.compile(r"(?s)^Caught \w+ in DataLoader worker process \d+\.\n.*\n[\w.]+: ")  # a traceback as message
