@@ -109,8 +109,8 @@ def _read(found: AuthorsFolder) -> tuple[Factors, Projectors]:
     known = {*find_factors(found.weights), *find_projector_keys(found.weights)}
     if unknown := sorted(set(found.weights) - known):
         raise ValueError(
-            f"`source` holds {len(unknown)} weights that are not known: {', '.join(unknown[:3])}. They would be lost, so nothing "
-            "is written. Expected factors of the adapter, and projectors."
+            f"`source` holds {len(unknown)} weights that are not known: {', '.join(unknown[:3])}. They would be lost, "
+            "so nothing is written. Expected factors of the adapter, and projectors."
         )
     return factors, read_projectors(found.weights)
 
