@@ -12,7 +12,7 @@ def test_help_lists_every_verb(capsys):
     shown = capsys.readouterr().out
     for verb, (_, summary) in VERBS.items():
         assert f"  {verb} " in shown
-        assert summary in shown
+        assert summary in " ".join(shown.split())  # long ones break over lines
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -65,7 +65,8 @@ def _app(arguments: Sequence[str]) -> typer.Typer:
     app.callback()(_debug)
     called = next((word for word in arguments if not word.startswith("-")), None)
     for verb, (target, summary) in VERBS.items():
-        app.command(verb, help=None if verb == called else summary)(_load(target) if verb == called else _listed)
+        help = None if verb == called else summary
+        app.command(verb, help=help, short_help=summary)(_load(target) if verb == called else _listed)
     return app
 
 
