@@ -9,10 +9,12 @@ from pydantic import ValidationError
 
 from moka_peft.composite.qformer import QFormerProjector
 from moka_peft.training.authors.projectors import Projectors, layers_of
-from moka_peft.training.recipe import Model
 from moka_peft.training.recipe_file import RecipeLoader
+from moka_peft.training.recipe_model import Model, model_conflicts
 
 PARTS = ("vision", "audio")
+BERT_BASE = {"hidden_size": 768, "num_attention_heads": 12}
+"""Heads leave no trace in the weights: at this width the authors' have BERT's."""
 
 
 def read_model_section(path: Path) -> dict[str, Any]:
@@ -31,6 +33,8 @@ def read_model_section(path: Path) -> dict[str, Any]:
     except ValidationError as error:
         wrong = "; ".join(f"`model.{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
         raise ValueError(f"`recipe` {path} is wrong: {wrong}.") from error
+    if conflicts := model_conflicts(data["model"]):
+        raise ValueError(f"`recipe` {path}: " + "; ".join(f"`{'.'.join(key)}` {text}" for key, text in conflicts))
     return model.model_dump(exclude={"start_from"}, exclude_none=True)
 
 
@@ -60,6 +64,8 @@ def _check_sizes(projector: dict[str, Any], name: str, projectors: Projectors) -
         "hidden_size": hidden,
         "intermediate_size": weights["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0],
     }
+    if hidden == BERT_BASE["hidden_size"]:
+        wanted["num_attention_heads"] = BERT_BASE["num_attention_heads"]
     defaults = {k: p.default for k, p in inspect.signature(QFormerProjector).parameters.items()}
     for key, value in wanted.items():
         if (got := projector.get(key, defaults.get(key))) != value:
