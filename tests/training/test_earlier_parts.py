@@ -10,6 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from moka_peft.cli import call
 from moka_peft.composite import load_tiny_avt, tiny_avt_processor
 from moka_peft.data.digit_strips import draw_strip
 from moka_peft.training import RecipeError, load_adapted, load_recipe, train
@@ -149,3 +150,20 @@ def test_a_run_without_parts(place: Path, write, tiny_folder: Path):
 def test_contradictions(write, model: dict, sections: dict, problem: str):
     with pytest.raises(RecipeError, match=problem):
         write("wrong", model, **sections)
+
+
+def test_parts_are_looked_at_without_their_weights(stage1: Path, place: Path, write, monkeypatch, capsys):
+    write("looked_at")
+    monkeypatch.setattr("moka_peft.composite.build.load_encoder", lambda *_: pytest.fail("weights were loaded"))
+    recipe, out, image = str(place / "looked_at.yaml"), str(stage1), str(place / "0.png")
+    assert call(["validate", recipe]) == 0
+    assert call(["route", recipe]) == 0
+    drawn = capsys.readouterr().out.split(" is valid")[1]
+    assert call(["route", out, "--image", image, "Read the digits."]) == 0
+    assert "visual" in drawn and "visual" in capsys.readouterr().out
+
+
+def test_a_run_on_parts_answers(stage1: Path, place: Path, capsys):
+    asked = ["--image", str(place / "0.png"), "--max-new-tokens", "2", "Read the digits."]
+    assert call(["generate", "--adapter", str(stage1), *asked]) == 0
+    assert capsys.readouterr().out.strip()

@@ -43,7 +43,7 @@ def _from_recipe(path: Path, index: int) -> tuple[Any, Any, "RoutingSpec", Any]:
     samples = open_source(plan.data.train, plan.data)
     if index >= len(samples):
         raise ValueError(f"`sample` {index} does not exist: data.train of {path} has {len(samples)} samples.")
-    processor, config = open_base(plan.model.name, plan.model.revision)
+    processor, config = open_base(**plan.model.model_dump(exclude={"dtype", "start_from"}))
     drawn = samples[index]
     if isinstance(drawn, BadSample):
         raise ValueError(drawn.problem)
@@ -68,25 +68,30 @@ def _open(name: str) -> tuple[Any, "RoutingSpec"]:
     from transformers import AutoProcessor
 
     from moka_peft import RoutingSpec
+    from moka_peft.training.model import base_of
 
     folder = Path(name)
     if not (folder / "adapter_config.json").is_file():
         processor, config = open_base(name)
         return processor, RoutingSpec.from_pretrained(config, processor)
     adapter = PeftConfig.from_pretrained(name)
-    processor, config = open_base(adapter.base_model_name_or_path or "", adapter.revision)
+    processor, config = open_base(**{key: value for key, value in base_of(folder).items() if key != "dtype"})
     if (folder / "processor_config.json").is_file():
         processor = AutoProcessor.from_pretrained(folder)
     return processor, getattr(adapter, "routing", None) or RoutingSpec.from_pretrained(config, processor)
 
 
-def open_base(name: str, revision: str | None = None) -> tuple[Any, Any]:
-    """Processor and configuration of a base model; loads no weights."""
+def open_base(name: str | None = None, revision: str | None = None, **parts: Any) -> tuple[Any, Any]:
+    """Processor and configuration of a base model, or of the parts of a composite; loads no weights."""
     from transformers import AutoConfig
 
     from moka_peft.composite import tiny_avt_config, tiny_avt_processor
     from moka_peft.training import load_processor
+    from moka_peft.training.composite_parts import open_composite
 
+    if name is None:
+        model, processor = open_composite(**parts, weights=False)
+        return processor, model.config
     if name == "tiny-avt":
         return tiny_avt_processor(), tiny_avt_config()
     return load_processor(name, revision), AutoConfig.from_pretrained(name, revision=revision)

@@ -58,7 +58,7 @@ class _Check:
         from moka_peft.training.reading import held_out_collator
 
         self.plan, self.limit, self.workers = plan, limit, workers
-        self.processor, config = open_base(plan.model.name, plan.model.revision)
+        self.processor, config = open_base(**plan.model.model_dump(exclude={"dtype", "start_from"}))
         self.collator, self.held_out = open_collator(plan, self.processor), held_out_collator(plan, self.processor)
         self.spec = _spec(config, self.processor, as_json)
         self.train: Any = []

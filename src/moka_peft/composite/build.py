@@ -56,7 +56,8 @@ def build_composite(
         **settings,
     )
     parts = {"text_model": text_model, **{f"{part}_encoder": encoder for part, encoder in encoders.items()}}
-    model = CompositeForConditionalGeneration(config, parts).to(text_model.dtype).eval()
+    with text_model.device:  # where the projectors are made
+        model = CompositeForConditionalGeneration(config, parts).to(text_model.dtype).eval()
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     processor = CompositeProcessor(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
     return model, fit_processor(processor, model, segment_seconds)

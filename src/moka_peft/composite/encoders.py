@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .beats import BeatsFeatureExtractor, load_beats
+from .beats import BeatsFeatureExtractor, load_beats, read_beats_config
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,16 @@ def load_encoder(name: str, **kwargs: Any) -> PreTrainedModel:
     encoder-decoder its encoder. A `.pt` is a published BEATs checkpoint. `kwargs` go to `from_pretrained`."""
     if name.endswith(PUBLISHED_BEATS):
         return load_beats(name, **kwargs)
-    config: Any = AutoConfig.from_pretrained(name)
-    if config.model_type in VISION_HALF_OF:
-        config = config.vision_config
+    config = load_encoder_config(name)
     return ENCODERS.get(config.model_type, EncoderKind()).load(name, config=config, **kwargs)
+
+
+def load_encoder_config(name: str) -> Any:
+    """The config of the encoder that `load_encoder` gives for a name; loads no weights."""
+    if name.endswith(PUBLISHED_BEATS):
+        return read_beats_config(name)
+    config: Any = AutoConfig.from_pretrained(name)
+    return config.vision_config if config.model_type in VISION_HALF_OF else config
 
 
 def load_feature_extractor(name: str) -> Any:

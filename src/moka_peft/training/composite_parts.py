@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from moka_peft.composite import build_composite
+from moka_peft.composite.encoders import build_encoder, load_encoder_config
+from moka_peft.composite.text_models import text_config_of
 
 
 def open_composite(
@@ -15,20 +20,33 @@ def open_composite(
     tokenizer: str | None = None,
     chat_template: str | None = None,
     dtype: str = "auto",
+    weights: bool = True,
 ) -> tuple[Any, Any]:
     """Joins the parts, each loaded from a hub id or a folder, with fresh projectors; gives the model and its processor.
 
-    vision, audio: the fields of a recipe's `Encoder`. chat_template: a file.
+    vision, audio: the fields of a recipe's `Encoder`. chat_template: a file. Without `weights` only configs, tokenizer
+    and processors are read, and the model is on the meta device.
     """
     sections = {name: section for name, section in {"vision": vision, "audio": audio}.items() if section is not None}
+    names = {name: section["name"] for name, section in sections.items()}
     return build_composite(
-        text,
-        tokenizer=tokenizer,
+        text if weights else _empty_text_model(text),
+        tokenizer=tokenizer or text,
         chat_template=Path(chat_template).read_text(encoding="utf-8") if chat_template else None,
         dtype=dtype,
-        **{name: section["name"] for name, section in sections.items()},
+        **(names if weights else {part: _empty_encoder(name) for part, name in names.items()}),
         **_settings(sections),
     )
+
+
+def _empty_text_model(name: str) -> Any:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(text_config_of(AutoConfig.from_pretrained(name)))
+
+
+def _empty_encoder(name: str) -> Any:
+    with torch.device("meta"):
+        return build_encoder(load_encoder_config(name))
 
 
 def _settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -39,7 +57,8 @@ def _settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             if section.get(field) is not None:
                 settings[f"{name}_{field}"] = section[field]
     if (audio := sections.get("audio")) is not None:
-        settings |= {"segment_seconds": audio.get("segment_seconds"), "feature_extractor": audio.get("processor")}
+        processor = audio.get("processor") or audio["name"]
+        settings |= {"segment_seconds": audio.get("segment_seconds"), "feature_extractor": processor}
     if (vision := sections.get("vision")) is not None:
-        settings["image_processor"] = vision.get("processor")
+        settings["image_processor"] = vision.get("processor") or vision["name"]
     return settings

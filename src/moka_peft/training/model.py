@@ -121,7 +121,7 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
             f"`adapter` is no adapter folder: {folder} has no adapter_config.json. Give a finished run's folder."
         )
     has_processor = (folder / "processor_config.json").is_file()
-    base, processor = load_model(**_base_of(folder), with_processor=not has_processor)
+    base, processor = load_model(**base_of(folder), with_processor=not has_processor)
     restore_parts(base, folder)
     processor = AutoProcessor.from_pretrained(folder) if has_processor else processor
     with expected_warnings():
@@ -132,8 +132,11 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
     return adapted, processor
 
 
-def _base_of(folder: Path) -> dict[str, Any]:
-    """Which model the adapter belongs to; the recipe knows `tiny-avt` wherever the package is installed."""
+def base_of(folder: Path) -> dict[str, Any]:
+    """Which model the adapter in a folder belongs to, as keywords of `load_model`.
+
+    A recipe knows `tiny-avt` wherever the package is installed.
+    """
     if (folder / RECIPE).is_file():
         model = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))["model"]
         return {key: value for key, value in model.items() if key != "start_from"}  # the folder has those parts

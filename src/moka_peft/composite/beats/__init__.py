@@ -5,7 +5,7 @@ Importing this makes the Auto classes know it, so that saved folders load like a
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-from .checkpoint import load_beats, save_beats
+from .checkpoint import load_beats, read_beats_config, save_beats
 from .config import BeatsConfig
 from .features import BeatsFeatureExtractor
 from .model import BeatsModel
@@ -14,4 +14,4 @@ AutoConfig.register(BeatsConfig.model_type, BeatsConfig, exist_ok=True)
 AutoModel.register(BeatsConfig, BeatsModel, exist_ok=True)
 AutoFeatureExtractor.register(BeatsConfig, BeatsFeatureExtractor, exist_ok=True)
 
-__all__ = ["BeatsConfig", "BeatsFeatureExtractor", "BeatsModel", "load_beats", "save_beats"]
+__all__ = ["BeatsConfig", "BeatsFeatureExtractor", "BeatsModel", "load_beats", "read_beats_config", "save_beats"]

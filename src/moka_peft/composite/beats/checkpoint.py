@@ -49,8 +49,7 @@ def load_beats(path: str | os.PathLike, dtype: torch.dtype | str | None = "auto"
     where it is no BEATs checkpoint; the keys or shapes that do not fit are listed.
     """
     checkpoint = _read(os.fspath(path))
-    settings = LEFT_OUT | checkpoint["cfg"]
-    config = BeatsConfig(**{name: settings[name] for name in SETTINGS if name in settings})
+    config = _config_of(checkpoint)
     with torch.device("meta"):
         model = BeatsModel(config)
     weights = _own_names(checkpoint["model"], path)
@@ -59,6 +58,11 @@ def load_beats(path: str | os.PathLike, dtype: torch.dtype | str | None = "auto"
     model.load_state_dict({name: weight.to(target, copy=True) for name, weight in weights.items()}, assign=True)
     config.dtype = next(model.parameters()).dtype
     return model.eval()
+
+
+def read_beats_config(path: str | os.PathLike) -> BeatsConfig:
+    """The config of the encoder in a published checkpoint. Raises like `load_beats`."""
+    return _config_of(_read(os.fspath(path)))
 
 
 def save_beats(model: BeatsModel, path: str | os.PathLike) -> None:
@@ -86,6 +90,11 @@ def _read(path: str) -> dict[str, Any]:
                 f"`{path}` has no `{name}`: expected a dict of `cfg` and `model`, got {found}. {PUBLISHED_AT}."
             )
     return checkpoint
+
+
+def _config_of(checkpoint: dict[str, Any]) -> BeatsConfig:
+    settings = LEFT_OUT | checkpoint["cfg"]
+    return BeatsConfig(**{name: settings[name] for name in SETTINGS if name in settings})
 
 
 def _own_names(published: dict[str, Tensor], path: str | os.PathLike) -> dict[str, Tensor]:
