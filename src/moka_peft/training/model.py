@@ -125,7 +125,7 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
     restore_parts(base, folder)
     processor = AutoProcessor.from_pretrained(folder) if has_processor else processor
     with expected_warnings():
-        adapted = PeftModel.from_pretrained(base, str(folder)).eval()
+        adapted: Any = PeftModel.from_pretrained(base, str(folder)).eval()
     for config in adapted.peft_config.values():
         if isinstance(config, MokaConfig) and config.routing is None:  # a composite from parts has no folder to ask
             config.routing = RoutingSpec.from_pretrained(base, processor)
