@@ -95,6 +95,8 @@ class BeatsModel(PreTrainedModel):
     """BEATs as a transformers model: what `BeatsFeatureExtractor` makes of audio -> one state per patch.
 
     Segments of a batch have one length: there is no padding mask, what is short is padded with silence before.
+    A composite passes the attention it is asked for on to its encoders. This one accepts any and always computes
+    torch's scaled dot product attention: a bias that depends on the query fits no other kernel.
     """
 
     config_class = BeatsConfig
@@ -103,7 +105,7 @@ class BeatsModel(PreTrainedModel):
     main_input_name = "input_features"
     input_modalities = "audio"
     _no_split_modules = ["BeatsLayer"]
-    _supports_sdpa = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
@@ -144,7 +146,7 @@ class BeatsModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Random weights as in the paper's training: small normal ones, in the layers by deep norm's gains."""
+        """Small random weights, to stand in for a checkpoint's: pre-training starts from deep norm's scales instead."""
         if isinstance(module, PositionConvolution):
             width = self.config.encoder_embed_dim
             init.normal_(module.direction, std=math.sqrt(4 / (module.taps * width)))
@@ -154,16 +156,6 @@ class BeatsModel(PreTrainedModel):
             init.ones_(module.grep_a)
         else:
             super()._init_weights(module)
-        if isinstance(module, BeatsLayer) and self.config.deep_norm:
-            _init_deep_norm(module, (8 * self.config.encoder_layers) ** -0.25)
-
-
-def _init_deep_norm(layer: BeatsLayer, beta: float) -> None:
-    attention = layer.self_attn
-    for linear in (attention.q_proj, attention.k_proj):
-        init.xavier_normal_(linear.weight)
-    for linear in (attention.v_proj, attention.out_proj, layer.fc1, layer.fc2):
-        init.xavier_normal_(linear.weight, gain=beta)
 
 
 def _scale_gradient(states: Tensor, factor: float) -> Tensor:
