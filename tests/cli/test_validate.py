@@ -87,7 +87,7 @@ def test_bad_samples_are_allowed_where_they_are_skipped(rows, capsys):
 
 def test_limit_and_workers(rows, recipe, capsys):
     assert call(["validate", str(rows), "--limit", "1"]) == 0
-    assert "data.train: 1 samples of" in capsys.readouterr().out
+    assert "data.train: 1 samples (out of 3) of" in capsys.readouterr().out
     assert call(["validate", str(rows), "--json"]) == 1
     alone = capsys.readouterr().out
     assert call(["validate", str(rows), "--json", "--workers", "2"]) == 1

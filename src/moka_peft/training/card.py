@@ -85,7 +85,14 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
 
 def _data(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The sources of a run's samples and, where it is not the default, how they were read."""
-    sections = [(name, values) for name, values in data.items() if isinstance(values, Mapping) and name != "media"]
+    sections: list[tuple[str, Mapping[str, Any]]] = []
+    for part in ("train", "eval"):
+        if isinstance(source := data.get(part), list):
+            sections += [(f"{part}, source {place} of {len(source)}", one) for place, one in enumerate(source, 1)]
+        elif source:
+            sections.append((part, source))
+    if data.get("order") == "in_order":
+        sections.append(("order of the sources in an epoch", {"order": "in_order"}))
     changed = {key: value for key, value in data["media"].items() if value != getattr(MediaOptions(), key)}
     return [*sections, *([("media", changed)] if changed else [])]
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from moka_peft import RoutingSpec, route
 from moka_peft.data import BadSample, Collator, Sample
 from moka_peft.data.collator import IGNORED
+from moka_peft.data.samples import MEDIA
 
 BATCH = 32  # samples read at once: 5 ms each instead of 34 one by one, most of which is the chat template
 
@@ -19,29 +20,38 @@ BATCH = 32  # samples read at once: 5 ms each instead of 34 one by one, most of 
 class Findings:
     """What the samples of one source hold: tokens by what they are, and what is wrong with which sample.
 
-    lengths: tokens of each good sample. tokens: by kind. turns: by turn, 0 for what belongs to none; empty where
-    no routing is known. problems: one line for each bad sample, whose positions are `bad`.
+    positions: of the samples looked at, among `total`. lengths: tokens of each good sample. media: how many, by type.
+    tokens: by kind. turns: by turn, 0 for what belongs to none; empty where no routing is known. problems: one line
+    for each bad sample, whose positions are `bad`.
     """
 
-    samples: int = 0
+    total: int = 0
+    positions: list[int] = field(default_factory=list)
+    media: dict[str, int] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
     turns: dict[int, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     bad: list[int] = field(default_factory=list)
 
-    def add(self, more: "Findings") -> None:
-        """Takes in what a later part of the same samples holds."""
-        self.samples += more.samples
-        for name in ("lengths", "problems", "bad"):
-            getattr(self, name).extend(getattr(more, name))
-        for own, others in ((self.tokens, more.tokens), (self.turns, more.turns)):
+    @property
+    def samples(self) -> int:
+        """How many samples were looked at."""
+        return len(self.positions)
+
+    def add(self, more: "Findings", first: int = 0) -> None:
+        """Takes in what a later part of the same samples holds, whose positions are counted from `first` on."""
+        self.positions += [first + position for position in more.positions]
+        self.bad += [first + position for position in more.bad]
+        self.lengths += more.lengths
+        self.problems += more.problems
+        for own, others in ((self.tokens, more.tokens), (self.turns, more.turns), (self.media, more.media)):
             own |= {key: own.get(key, 0) + count for key, count in others.items()}  # type: ignore[arg-type]
 
     def all_lengths(self) -> np.ndarray:
-        """The length of every sample in order, int32; 0 for a bad one."""
-        lengths = np.zeros(self.samples, dtype=np.int32)
-        lengths[np.setdiff1d(np.arange(self.samples), self.bad)] = self.lengths
+        """The length of every sample in order, int32; 0 for a bad one, or one that was not looked at."""
+        lengths = np.zeros(self.total, dtype=np.int32)
+        lengths[np.setdiff1d(self.positions, self.bad).astype(int)] = self.lengths
         return lengths
 
     def summary(self) -> dict[str, Any]:
@@ -49,6 +59,7 @@ class Findings:
         lengths, total = np.array(self.lengths or [0]), max(1, sum(self.tokens.values()))
         return {
             "samples": self.samples,
+            "samples_in_all": self.total,
             "bad_samples": len(self.bad),
             "tokens": int(lengths.sum()),
             "length": {
@@ -58,6 +69,7 @@ class Findings:
                 "p95": float(np.quantile(lengths, 0.95)),
                 "max": int(lengths.max()),
             },
+            "media": self.media,
             "share_by_kind": {kind: count / total for kind, count in self.tokens.items()},
             "share_by_turn": {str(turn): count / total for turn, count in sorted(self.turns.items())},
             "problems": self.problems,
@@ -71,18 +83,32 @@ def inspect_samples(
     collator: Collator | None = None,
     spec: RoutingSpec | None = None,
     limit: int | None = None,
+    drawn: int | None = None,
     workers: int = 0,
 ) -> Findings:
     """Decodes, renders and tokenises every sample; a bad one becomes a problem, not an exception.
 
     Tokens are counted as text, answer (what carries loss) and one kind per placeholder; with `spec`, by turn too.
-    limit: looks at the first samples only. workers: processes that share the work.
+    limit: looks at the first samples only; drawn: at so many, drawn at random (the same each time). workers:
+    processes that share the work.
     """
-    batches = _Batches(collator or Collator(processor), spec, samples, min(len(samples), limit or len(samples)))
-    findings = Findings()
+    positions: Sequence[int] = range(min(len(samples), limit or len(samples)))
+    if drawn is not None and drawn < len(samples):
+        positions = np.sort(np.random.default_rng(0).choice(len(samples), drawn, replace=False)).tolist()
+    batches = _Batches(collator or Collator(processor), spec, samples, positions)
+    findings = Findings(total=len(samples))
     for part in _read(batches, workers):
         findings.add(part)
     return findings
+
+
+def join_findings(parts: Sequence[Findings]) -> Findings:
+    """What several sources hold together, with positions in all of them."""
+    joined = Findings()
+    for part in parts:
+        joined.add(part, first=joined.total)
+        joined.total += part.total
+    return joined
 
 
 def _read(batches: "_Batches", workers: int) -> Iterator[Findings]:
@@ -95,15 +121,17 @@ def _read(batches: "_Batches", workers: int) -> Iterator[Findings]:
 class _Batches(Dataset[Findings]):
     """What each batch of samples holds."""
 
-    def __init__(self, collator: Collator, spec: RoutingSpec | None, samples: Sequence[Sample], count: int):
-        self.collator, self.spec, self.samples, self.count = collator, spec, samples, count
+    def __init__(
+        self, collator: Collator, spec: RoutingSpec | None, samples: Sequence[Sample], positions: Sequence[int]
+    ):
+        self.collator, self.spec, self.samples, self.positions = collator, spec, samples, positions
 
     def __len__(self) -> int:
-        return -(-self.count // BATCH)
+        return -(-len(self.positions) // BATCH)
 
     def __getitem__(self, index: int) -> Findings:
-        positions = range(index * BATCH, min((index + 1) * BATCH, self.count))
-        findings = Findings(samples=len(positions))
+        positions = self.positions[index * BATCH : (index + 1) * BATCH]
+        findings = Findings(positions=list(positions))
         try:
             self._inspect([self.samples[position] for position in positions], findings)
         except (OSError, ValueError):
@@ -134,6 +162,9 @@ class _Batches(Dataset[Findings]):
             turns = route(batch["input_ids"], self.spec, batch["attention_mask"]).turn[is_token]
             for turn, count in enumerate(torch.bincount(turns).tolist()):
                 findings.turns[turn] = findings.turns.get(turn, 0) + count
+        for kind in MEDIA:
+            if count := sum(len(sample.media(kind)) for sample in read):
+                findings.media[kind] = findings.media.get(kind, 0) + count
         findings.lengths += is_token.sum(-1).tolist()
 
 
