@@ -204,6 +204,18 @@ def test_wrong_base_is_named(adapted, tiny_lm, tmp_path):
             PeftModel.from_pretrained(tiny_lm(**base[change]), tmp_path)
 
 
+def test_a_part_that_is_not_here_is_named(tiny_lm, spec, tmp_path):
+    config = MokaConfig(modalities=("text", "visual", "audio"), routing=spec, modules_to_save=["projector"])
+    bases = {depth: tiny_lm() for depth in (1, 2, 0)}
+    for depth, base in bases.items():
+        if depth:
+            base.projector = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(depth)))
+    get_peft_model(bases[2], config).save_pretrained(tmp_path)
+    for depth, lost in ((1, r"projector\.1\.bias' and 1 more"), (0, r"projector\.0\.bias' and 3 more")):
+        with pytest.raises(ValueError, match=rf"base_model\.model\.{lost} fit no layer here"):
+            PeftModel.from_pretrained(bases[depth], tmp_path)
+
+
 def test_another_methods_layer_is_refused(tiny_lm, spec):
     model = inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), tiny_lm())
     del model.peft_config

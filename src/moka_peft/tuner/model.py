@@ -200,9 +200,21 @@ def _check_loaded_weights(model: nn.Module, state_dict: dict[str, Tensor], prefi
     missing = [key for key in own if key not in loaded and _adapter_of(key) in adapters]
     if missing:
         raise ValueError(f"the adapter holds no {missing[0]!r}, nor {len(missing) - 1} more weights. {ANOTHER_BASE}")
-    stray = [key for key in loaded if key not in own]
+    stray = [key for key in loaded if key not in own] + _lost_parts(model, state_dict, prefix)
     if stray:
         raise ValueError(f"the adapter's {stray[0]!r} and {len(stray) - 1} more fit no layer here. {ANOTHER_BASE}")
+
+
+def _lost_parts(model: Any, state_dict: dict[str, Tensor], prefix: str) -> list[str]:
+    """Keys of parts that trained in full (`modules_to_save`) and have no such weight here, such as those of a deeper
+    projector: PEFT leaves these as they are, and torch passes over them."""
+    parts = {f".{part}." for config in model.peft_config.values() for part in config.modules_to_save or ()}
+    keys = [key for key in state_dict if any(part in f".{key}" for part in parts)]
+    if not keys:
+        return []
+    own = {prefix + name for name, _ in model.named_parameters(remove_duplicate=False)}
+    own |= {prefix + name for name, _ in model.named_buffers(remove_duplicate=False)}
+    return [key for key in keys if key not in own]
 
 
 def _adapter_of(key: str) -> str:
