@@ -148,6 +148,8 @@ class Update:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """x has the dtype to compute in; autocast would narrow what is wide on purpose."""
+    """x has the dtype to compute in; autocast would narrow what is wide on purpose. There is none on the meta device."""
     kind = x.device.type
+    if x.is_meta:
+        return nullcontext()
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -89,7 +89,8 @@ class Routing:
         return (self.modality == TEXT) & (self.turn > 0)
 
     def to(self, device: torch.device | str) -> Routing:
-        """The same routing on `device`; copied once per device, values not read again."""
+        """The same routing on `device`; copied once per device, values not read again. One that comes from the CPU
+        keeps its host copy, so that a plan can be made of it on any device, "meta" too."""
         if device == self.modality.device:
             return self
         device = torch.device(device)
@@ -97,7 +98,10 @@ class Routing:
             return self
         key = ("device", str(device))
         if key not in self._derived:
-            self._derived[key] = self._with(self.modality.to(device), self.turn.to(device))
+            moved = self._with(self.modality.to(device), self.turn.to(device))
+            if self.modality.device.type == "cpu":
+                moved._derived["host"] = (self.modality, self.turn)
+            self._derived[key] = moved
         return self._derived[key]
 
     def on_host(self, *others: Tensor) -> tuple[Tensor, ...]:

@@ -143,6 +143,6 @@ def _dropped(adapter: Adapter, x: Tensor) -> Tensor:
 def _as_autocast(tensor: Tensor) -> Tensor:
     """In the dtype that an autocast Linear would compute in; as it is outside autocast."""
     kind = tensor.device.type
-    if not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
+    if tensor.is_meta or not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(torch.get_autocast_dtype(kind))
