@@ -192,6 +192,15 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.text_model.set_output_embeddings(new_embeddings)
 
+    def enable_input_require_grads(self) -> None:
+        """Lets the language model's embeddings take gradients. Those of an encoder must not: a frozen one would keep
+        all that it computes, and be differentiated through."""
+        self.text_model.enable_input_require_grads()
+
+    def disable_input_require_grads(self) -> None:
+        """The inverse of `enable_input_require_grads`."""
+        self.text_model.disable_input_require_grads()
+
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints the language model only: a frozen encoder stores no activations that could be saved."""
         self.text_model._set_gradient_checkpointing(*args, **kwargs)
