@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, TypeAdapter, WrapValidator
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationInfo, WrapValidator
 
 from moka_peft.data.containers.paths import find_files
 from moka_peft.data.datasets import DATASETS, check_options
 from moka_peft.training.recipe_conflicts import Problem, section
-from moka_peft.training.recipe_model import Section, existing_file, existing_folder
+from moka_peft.training.recipe_model import Section, existing_file, existing_folder, on_disk
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -47,15 +47,15 @@ class Source(Section):
         ]
         | None
     ) = None
-    path: Annotated[str | list[str], AfterValidator(existing_data)] | None = None
+    path: Annotated[str | list[str], on_disk(existing_data)] | None = None
     hub: str | None = None
     config: str | None = None
     split: str | None = None
     format: Literal["openai", "messages", "llava", "sharegpt"] | None = None
-    folder: Annotated[str, AfterValidator(existing_folder)] | None = None
+    folder: Annotated[str, on_disk(existing_folder)] | None = None
     streaming: bool | None = None
     question: str | None = None
-    index: Annotated[str, AfterValidator(existing_file)] | None = None
+    index: Annotated[str, on_disk(existing_file)] | None = None
     turns: Literal["multi", "single"] | None = None
     reasoning: bool | None = None
     part: Literal[1, 2] | None = None
@@ -82,13 +82,13 @@ class Media(Section):
     max_url_bytes: PositiveInt = 100 * 2**20
 
 
-def one_or_several(value: Any, _: Any) -> Source | list[Source]:
+def one_or_several(value: Any, _: Any, info: ValidationInfo) -> Source | list[Source]:
     """A source or a list of them; other than a union of types, an error says which key of which is wrong."""
     if not isinstance(value, list):
-        return Source.model_validate(value)
+        return Source.model_validate(value, context=info.context)
     if not value:
         raise ValueError("expected a source or several, got none")
-    return TypeAdapter(list[Source]).validate_python(value)
+    return TypeAdapter(list[Source]).validate_python(value, context=info.context)
 
 
 Sources = Annotated[Source | list[Source], WrapValidator(one_or_several)]
@@ -104,7 +104,7 @@ class Data(Section):
     train: Sources
     eval: Sources | None = None
     order: Literal["shuffled", "in_order"] = "shuffled"
-    index: Annotated[str, AfterValidator(existing_file)] | None = None
+    index: Annotated[str, on_disk(existing_file)] | None = None
     media: Media = Field(default_factory=Media)
     on_bad_sample: Literal["raise", "skip"] = "raise"
 

@@ -32,17 +32,20 @@ RecipeLoader.add_implicit_resolver(
 )
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, to_train: bool = False) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, to_train: bool = False, without_files: bool = False
+) -> Recipe:
     """Reads a recipe, with `overrides` such as `training.learning_rate=1e-3` put over it.
 
-    to_train: whether this machine must have all that the recipe asks for. Raises RecipeError with every unknown
-    key, wrong type, value out of range, missing file and missing package together.
+    to_train: whether this machine must have all that the recipe asks for. without_files: whether its data and models
+    may be missing here; paths then stay as they are written. Raises RecipeError with every unknown key, wrong type,
+    value out of range, missing file and missing package together.
     """
     data, places = _read(Path(path))
     problems = _override(data, places, overrides)
     recipe, errors = None, []
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data, context={"without_files": without_files})
     except ValidationError as error:
         errors = error.errors()
     contradictions = conflicts(data) + (missing_here(data) if to_train else [])

@@ -1,15 +1,26 @@
 """The base model of a recipe: a model of its own, or a composite of a language model and encoders."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, ValidationInfo
 
 
 class Section(BaseModel):
     """The rules of every part of a recipe: no unknown keys, no silent conversion of types, frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def on_disk(check: Callable[[Any], Any]) -> AfterValidator:
+    """A validator that looks for files; it lets everything pass where the context of a validation says
+    `without_files`."""
+
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        return value if (info.context or {}).get("without_files") else check(value)
+
+    return AfterValidator(validate)
 
 
 def existing_file(path: str) -> str:
@@ -50,7 +61,7 @@ def run_folder(path: str) -> str:
     return str(Path(path).absolute())
 
 
-Name = Annotated[str, AfterValidator(model_name)]
+Name = Annotated[str, on_disk(model_name)]
 
 
 class Encoder(Section):
@@ -86,8 +97,8 @@ class Model(Section):
     vision: Encoder | None = None
     audio: AudioEncoder | None = None
     tokenizer: Name | None = None
-    chat_template: Annotated[str, AfterValidator(template_file)] | None = None
-    start_from: list[Annotated[str, AfterValidator(run_folder)]] | None = None
+    chat_template: Annotated[str, on_disk(template_file)] | None = None
+    start_from: list[Annotated[str, on_disk(run_folder)]] | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
 
     @property
