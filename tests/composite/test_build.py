@@ -65,6 +65,20 @@ def test_parts_from_folders_keep_their_weights(folders, tmp_path):
     )
 
 
+def test_parts_compute_what_they_did(folders):
+    """A part whose config lost its attention would see the future."""
+    text, vision = LlamaForCausalLM.from_pretrained(folders["text"]), CLIPModel.from_pretrained(folders["vision"])
+    model, _ = build_composite(**folders)
+    for part in (model.text_model, model.vision_encoder, model.audio_encoder):
+        assert part.config._attn_implementation == "sdpa"
+    ids, pixels = torch.tensor([[1, 9, 30, 14, 17, 11]]), torch.randn(2, 3, 16, 16)
+    expected = text(input_ids=ids).logits
+    assert torch.equal(model(input_ids=ids).logits[..., : expected.shape[-1]], expected)
+    assert torch.equal(
+        model.vision_encoder(pixels).last_hidden_state, vision.eval().vision_model(pixels).last_hidden_state
+    )
+
+
 def test_new_rows_of_embeddings_are_the_mean(folders):
     before = LlamaForCausalLM.from_pretrained(folders["text"])
     model, processor = build_composite(**folders)

@@ -51,6 +51,9 @@ class CompositeConfig(PreTrainedConfig):
             self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         for part, placeholders in MEDIA_PARTS.items():
             self._check_part(part, placeholders)
+        for choice in ("attn_implementation", "experts_implementation"):
+            if kwargs.get(choice) is None:
+                kwargs[choice] = {}  # None would reach the parts' configs and take from them what they were built with
         super().__post_init__(**kwargs)
 
     def _check_part(self, part: str, placeholders: tuple[str, ...]) -> None:
