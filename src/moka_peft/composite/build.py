@@ -1,19 +1,22 @@
 """Composes a composite from pretrained parts: a language model, encoders, their processors and a tokenizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedModel
 
-from .config import MEDIA_PARTS, CompositeConfig
+from .config import PART_FIELDS, CompositeConfig
 from .encoders import load_encoder, load_feature_extractor
+from .kinds import MEDIA_PARTS
 from .media import load_image_processor
 from .model import CompositeForConditionalGeneration
-from .placeholders import PLACEHOLDERS
+from .placeholders import placeholder_of
 from .processor import CompositeProcessor
 from .text_models import load_text_model
+
+OTHER_FIELDS = {"encoder", "shape", "reader", "projector", "feature_layers", "feature_select"}
 
 
 def build_composite(
@@ -27,6 +30,7 @@ def build_composite(
     segment_seconds: float | None = None,
     chat_template: str | None = None,
     dtype: str | torch.dtype = "auto",
+    others: dict[str, dict[str, Any]] | None = None,
     **settings: Any,
 ) -> tuple[CompositeForConditionalGeneration, CompositeProcessor]:
     """Joins pretrained parts, each a hub id, a folder or a model, and gives them fresh projectors.
@@ -38,52 +42,68 @@ def build_composite(
     `vision_feature_layers`, ... A Qwen2.5-VL as `text` gives its language model. Raises ValueError where a part is
     missing, OSError where none lies under its name.
 
+    `others` adds kinds of media by name: `{"series": {"encoder": ..., "shape": (64, 1), "projector": {...}, "reader":
+    ..., "feature_layers": ..., "feature_select": ...}}`, of which encoder and shape are required. A medium is arrays
+    of that shape, which `reader` may make from something else, see `read_pieces`.
+
     Fresh projectors are drawn from torch's generator: seed it first, and the same parts give the same composite.
     """
     tokenizer = _resolve(tokenizer, text, AutoTokenizer.from_pretrained, "tokenizer")
     image_processor = _resolve(image_processor, vision, load_image_processor, "image_processor")
     feature_extractor = _resolve(feature_extractor, audio, load_feature_extractor, "feature_extractor")
     text_model = _load("text", text, load_text_model, dtype=dtype)
+    sections = {kind: _other_section(kind, section) for kind, section in (others or {}).items()}
+    sources = {"vision": vision, "audio": audio} | {kind: section["encoder"] for kind, section in sections.items()}
     encoders: dict[str, Any] = {
         part: _load(part, source, load_encoder, dtype=text_model.dtype)
-        for part, source in {"vision": vision, "audio": audio}.items()
+        for part, source in sources.items()
         if source is not None
     }
+    ids = add_placeholders(text_model, tokenizer, vision=vision is not None, audio=audio is not None, others=sections)
     config = CompositeConfig(
         text_config=text_model.config,
-        **{f"{part}_config": encoder.config for part, encoder in encoders.items()},
-        **add_placeholders(text_model, tokenizer, vision=vision is not None, audio=audio is not None),
+        **{f"{part}_config": encoders[part].config for part in MEDIA_PARTS if part in encoders},
+        other_media={kind: _other_media(kind, section, encoders, ids) for kind, section in sections.items()},
+        **{name: token_id for name, token_id in ids.items() if name.removesuffix("_token_id") not in sections},
         **settings,
     )
     parts = {"text_model": text_model, **{f"{part}_encoder": encoder for part, encoder in encoders.items()}}
     with text_model.device:  # where the projectors are made
         model = CompositeForConditionalGeneration(config, parts).to(text_model.dtype).eval()
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    processor = CompositeProcessor(image_processor, feature_extractor, tokenizer, chat_template=chat_template)
+    shapes = {kind: {"shape": list(section["shape"])} for kind, section in sections.items()}
+    readers = {kind: section["reader"] for kind, section in sections.items() if section.get("reader")}
+    processor = CompositeProcessor(
+        image_processor, feature_extractor, tokenizer, chat_template=chat_template, other_media=shapes
+    )
+    processor.readers |= readers
     return model, fit_processor(processor, model, segment_seconds)
 
 
-def add_placeholders(text_model: PreTrainedModel, tokenizer: Any, *, vision: bool, audio: bool) -> dict[str, Any]:
+def add_placeholders(
+    text_model: PreTrainedModel, tokenizer: Any, *, vision: bool, audio: bool, others: Iterable[str] = ()
+) -> dict[str, Any]:
     """Adds the placeholders of the parts there are, as special tokens, and returns their ids by config field.
 
     New rows of the embeddings and of the head are the mean of the old ones: no randomness, and a placeholder is no
     likelier than an average token. A tokenizer without a padding token pads with its end token.
     """
     present = {"vision": vision, "audio": audio}
-    names = [name for part, part_names in MEDIA_PARTS.items() if present[part] for name in part_names]
-    tokens = [AddedToken(PLACEHOLDERS[name], normalized=False, special=True) for name in names]
+    kinds = [kind for part, part_kinds in MEDIA_PARTS.items() if present[part] for kind in part_kinds] + [*others]
+    tokens = [AddedToken(placeholder_of(kind), normalized=False, special=True) for kind in kinds]
     tokenizer.add_tokens(tokens, special_tokens=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     _grow_embeddings(text_model, len(tokenizer))
-    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(PLACEHOLDERS[name]) for name in names}
+    return {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(placeholder_of(kind)) for kind in kinds}
 
 
 @torch.no_grad()
 def fit_processor(
     processor: CompositeProcessor, model: CompositeForConditionalGeneration, segment_seconds: float | None = None
 ) -> CompositeProcessor:
-    """Sets how many embeddings the model makes of an image and of a segment, by running it on blank ones."""
+    """Sets how many embeddings the model makes of an image, a segment and a piece of another medium, by running it on
+    blank ones."""
     if processor.image_processor is not None:
         pixels = processor.blank_pixels().to(model.device)
         processor.tokens_per_image = model.embed_media("image", pixels).shape[1]
@@ -91,7 +111,25 @@ def fit_processor(
         processor.segment_seconds = segment_seconds or _own_segment_seconds(processor.feature_extractor)
         features = processor.blank_features().to(model.device)
         processor.tokens_per_segment = model.embed_media("audio", features).shape[1]
+    for kind, medium in processor.other_media.items():
+        blank = torch.zeros(1, *medium["shape"], device=model.device)
+        medium["tokens"] = model.embed_media(kind, blank).shape[1]
     return processor
+
+
+def _other_section(kind: str, section: dict[str, Any]) -> dict[str, Any]:
+    """What `others` holds for one kind. Raises ValueError for a field that is missing or unknown."""
+    if missing := [field for field in ("encoder", "shape") if section.get(field) is None]:
+        raise ValueError(f"`others` lacks {missing} for {kind}: got {sorted(section)}. Give an encoder and a shape.")
+    if unknown := sorted(set(section) - OTHER_FIELDS):
+        raise ValueError(f"`others` has unknown fields for {kind}: expected {sorted(OTHER_FIELDS)}, got {unknown}.")
+    return section
+
+
+def _other_media(kind: str, section: dict[str, Any], encoders: dict[str, Any], ids: dict[str, int]) -> dict[str, Any]:
+    """One kind of `others` as `CompositeConfig` takes it."""
+    fields = {field: value for field, value in section.items() if field in PART_FIELDS}
+    return {"config": encoders[kind].config, "token_id": ids[f"{kind}_token_id"], **fields}
 
 
 def _resolve(part: Any, source: Any, load: Callable[[str], Any], name: str) -> Any:

@@ -1,8 +1,9 @@
 """Conversations with media parts as text that any chat template can render."""
 
+from collections.abc import Collection
 from typing import Any
 
-from .placeholders import PLACEHOLDERS
+from .placeholders import placeholder_of
 
 Message = dict[str, Any]
 
@@ -14,17 +15,17 @@ def as_batch(conversation: list) -> tuple[list[list[Message]], bool]:
     return list(conversation), True
 
 
-def flatten_parts(messages: list[Message]) -> list[Message]:
-    """Replaces each message's content parts by one string, media by their placeholder.
+def flatten_parts(messages: list[Message], kinds: Collection[str]) -> list[Message]:
+    """Replaces each message's content parts by one string, media of these kinds by their placeholder.
 
     A chat template of a text-only model knows strings only. A string passes through. Raises ValueError for a part
     of unknown type.
     """
-    return [{**message, "content": _flatten(message.get("content"))} for message in messages]
+    return [{**message, "content": _flatten(message.get("content"), kinds)} for message in messages]
 
 
 def media_of(messages: list[Message], kind: str) -> list[Any]:
-    """The media of one kind ("image", "video", "audio") in a conversation, in order."""
+    """The media of one kind ("image", "video", "audio", ...) in a conversation, in order."""
     parts = [part for message in messages for part in _parts(message.get("content"))]
     return [_payload(part, kind) for part in parts if part.get("type") == kind]
 
@@ -33,22 +34,22 @@ def _parts(content: Any) -> list[dict]:
     return content if isinstance(content, list) else []
 
 
-def _flatten(content: Any) -> str:
+def _flatten(content: Any, kinds: Collection[str]) -> str:
     """One message's content as a string."""
-    return content if isinstance(content, str) else "".join(_as_text(part) for part in content or [])
+    return content if isinstance(content, str) else "".join(_as_text(part, kinds) for part in content or [])
 
 
-def _as_text(part: dict) -> str:
+def _as_text(part: dict, kinds: Collection[str]) -> str:
     """One content part as text."""
     kind = part.get("type")
     if kind == "text":
         return part["text"]
-    if kind not in PLACEHOLDERS:
+    if kind is None or kind not in kinds:
         raise ValueError(
-            f"`messages` hold a content part of unknown type: expected 'text' or one of {sorted(PLACEHOLDERS)}, got "
+            f"`messages` hold a content part of unknown type: expected 'text' or one of {sorted(kinds)}, got "
             f"{kind!r}. Name the part's type."
         )
-    return PLACEHOLDERS[kind]
+    return placeholder_of(kind)
 
 
 def _payload(part: dict, kind: str) -> Any:

@@ -4,10 +4,11 @@ from typing import Any, ClassVar, Literal
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .kinds import check_name, media_parts
 from .projectors import PROJECTORS
 
-MEDIA_PARTS = {"vision": ("image", "video"), "audio": ("audio",)}
-"""The placeholders that each encoder serves: a video is frames through the vision encoder."""
+PART_FIELDS = {"config": None, "projector": None, "token_id": None, "feature_layers": None, "feature_select": "all"}
+"""What `other_media` holds for each kind, with the defaults."""
 
 
 class CompositeConfig(PreTrainedConfig):
@@ -18,7 +19,12 @@ class CompositeConfig(PreTrainedConfig):
     `*_feature_layers` are indices into the encoder's `hidden_states`, joined along the feature axis; None takes
     its last, normalised state. `*_feature_select` is "patch" (without class and register tokens) or "all".
     `image_token_id`, `video_token_id`, `audio_token_id` mark the positions that embeddings replace; None where
-    the composite has no such input. Raises ValueError where the parts do not fit together.
+    the composite has no such input.
+
+    `other_media` adds kinds of media of any name: `{"series": {"config": ..., "projector": ..., "token_id": ...,
+    "feature_layers": ..., "feature_select": ...}}`, the same fields, read and written as `series_config`,
+    `series_projector`, ... Their encoder is a transformers model of any kind, registered with `AutoModel`; all of
+    its tokens are used by default. Raises ValueError where the parts do not fit together.
     """
 
     model_type = "moka_composite"
@@ -41,6 +47,7 @@ class CompositeConfig(PreTrainedConfig):
     image_token_id: int | None = None
     video_token_id: int | None = None
     audio_token_id: int | None = None
+    other_media: Any = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -49,24 +56,53 @@ class CompositeConfig(PreTrainedConfig):
         self.audio_config = _as_config(self.audio_config, "audio_config")
         if self.text_config is not None:
             self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
-        for part, placeholders in MEDIA_PARTS.items():
-            self._check_part(part, placeholders)
+        self.other_media = dict(self.other_media or {})
+        for kind, section in self.other_media.items():
+            self._add_kind(kind, section)
+        for part, kinds in media_parts(self.other_media).items():
+            self._check_part(part, kinds)
         for choice in ("attn_implementation", "experts_implementation"):
             if kwargs.get(choice) is None:
                 kwargs[choice] = {}  # None would reach the parts' configs and take from them what they were built with
         super().__post_init__(**kwargs)
 
-    def _check_part(self, part: str, placeholders: tuple[str, ...]) -> None:
+    @property
+    def kinds(self) -> list[str]:
+        """Every kind of media that a composite may read: "image", "video", "audio", and those of `other_media`."""
+        return [kind for kinds in media_parts(self.other_media).values() for kind in kinds]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers does; other media are written under `other_media` alone."""
+        written = super().to_dict()
+        for kind in self.other_media:
+            written["other_media"][kind] = {field: written.pop(f"{kind}_{field}") for field in PART_FIELDS}
+        return written
+
+    def _add_kind(self, kind: str, section: dict[str, Any]) -> None:
+        """Sets `<kind>_config`, `<kind>_projector`, ... from what `other_media` holds for a kind."""
+        check_name(kind)
+        if unknown := sorted(set(section) - set(PART_FIELDS)):
+            raise ValueError(
+                f"`other_media` has unknown fields for {kind}: expected {list(PART_FIELDS)}, got {unknown}."
+            )
+        for field, default in PART_FIELDS.items():
+            setattr(self, f"{kind}_{field}", section.get(field, default))
+        config = _as_config(section.get("config"), f"{kind}_config")
+        if config is None:
+            raise ValueError(f"`other_media` has no encoder for {kind}: expected its `config`. Give it.")
+        setattr(self, f"{kind}_config", config)
+
+    def _check_part(self, part: str, kinds: tuple[str, ...]) -> None:
         """Raises where an encoder, its projector and its placeholder ids are not all there, or all absent."""
-        has_ids = any(getattr(self, f"{name}_token_id") is not None for name in placeholders)
+        has_ids = any(getattr(self, f"{kind}_token_id") is not None for kind in kinds)
         if getattr(self, f"{part}_config") is None:
             if has_ids:
-                names = " or ".join(f"`{name}_token_id`" for name in placeholders)
+                names = " or ".join(f"`{kind}_token_id`" for kind in kinds)
                 raise ValueError(f"{names} is set without a `{part}_config`. Give the encoder or leave the id None.")
             return
         if not has_ids:
             raise ValueError(
-                f"`{part}_config` has no placeholder: expected `{placeholders[0]}_token_id` to be a token id, "
+                f"`{part}_config` has no placeholder: expected `{kinds[0]}_token_id` to be a token id, "
                 f"got None. Add the placeholder to the tokenizer and pass its id."
             )
         projector = getattr(self, f"{part}_projector") or {"type": "mlp"}

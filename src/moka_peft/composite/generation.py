@@ -6,9 +6,7 @@ from torch import LongTensor, Tensor
 from transformers import GenerationConfig, GenerationMixin
 
 from .filling import repeat_rows
-
-RAW_NAMES = {"image": "pixel_values", "video": "pixel_values_videos", "audio": "input_features"}
-"""The forward's keyword for the raw tensors of each placeholder; `<placeholder>_embeds` is their encoded form."""
+from .kinds import raw_name
 
 
 class MediaGeneration(GenerationMixin):
@@ -28,8 +26,8 @@ class MediaGeneration(GenerationMixin):
         input_ids: LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[Any, dict[str, Any]]:
-        raw = {name: model_kwargs.pop(key, None) for name, key in RAW_NAMES.items()}
-        given = {name: model_kwargs.pop(f"{name}_embeds", None) for name in RAW_NAMES}
+        raw = {name: model_kwargs.pop(raw_name(name), None) for name in self.config.kinds}
+        given = {name: model_kwargs.pop(f"{name}_embeds", None) for name in self.config.kinds}
         media = self.embed_all(raw, given)
         for name, embeds in media.items() if expand_size > 1 else ():
             media[name] = repeat_rows(embeds, input_ids == getattr(self.config, f"{name}_token_id"), expand_size, name)
@@ -38,6 +36,13 @@ class MediaGeneration(GenerationMixin):
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
         return input_ids, model_kwargs | {f"{name}_embeds": embeds for name, embeds in media.items()}
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        """Lets the tensors of other media pass: transformers knows what the forward's signature names."""
+        others = self.config.other_media
+        named = {name for kind in others for name in (raw_name(kind), f"{kind}_embeds")}
+        parent: Any = super()
+        parent._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in named})
 
     def prepare_inputs_for_generation(
         self,
@@ -48,7 +53,7 @@ class MediaGeneration(GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in RAW_NAMES:
+            for name in self.config.kinds:
                 kwargs.pop(f"{name}_embeds", None)
         parent: Any = super()
         return parent.prepare_inputs_for_generation(

@@ -1,7 +1,7 @@
 """Reads images, sorts the media of a batch to its rows, and cuts clips into segments.
 
 An image is a PIL image, a path or an array [H, W] or [H, W, C]; a video a list of frames or an array [T, H, W, C];
-a clip a mono waveform [samples], or [segments, samples] where it is cut already.
+a clip a mono waveform [samples], or [segments, samples] where it is cut already. Media of other kinds are arrays.
 """
 
 import math
@@ -15,9 +15,14 @@ from transformers.models.auto.image_processing_auto import (
     AutoImageProcessor,
 )  # 5.17 wants torchvision for the short name
 
-from .placeholders import PLACEHOLDERS
+from .placeholders import placeholder_of
 
 Media = Sequence[Any]
+
+
+def argument_of(kind: str) -> str:
+    """The processor's keyword for media of a kind."""
+    return f"{kind}s" if kind in IS_ITEM else kind
 
 
 def load_image_processor(name: str, **kwargs: Any) -> Any:
@@ -37,7 +42,7 @@ def load_frame(image: Any) -> Any:
 def cut_segments(clip: Any, segment_samples: int) -> list[np.ndarray]:
     """Cuts a waveform into segments of `segment_samples`, the last one possibly shorter.
 
-    Raises ValueError for a clip that is empty or has more than two dimensions.
+    Raises ValueError for a clip that is empty, has more than two dimensions, or segments of another length.
     """
     clip = np.asarray(clip, dtype=np.float32)
     if clip.ndim not in (1, 2) or clip.size == 0:
@@ -46,6 +51,11 @@ def cut_segments(clip: Any, segment_samples: int) -> list[np.ndarray]:
             f"{list(clip.shape)}. Mix several channels down to one first."
         )
     if clip.ndim == 2:
+        if clip.shape[1] != segment_samples:
+            raise ValueError(
+                f"`audios` holds a clip whose segments have the wrong length: expected [segments, {segment_samples}] "
+                f"samples, got {list(clip.shape)}. Cut it at `segment_seconds`, or pass the whole waveform [samples]."
+            )
         return list(clip)
     count = math.ceil(len(clip) / segment_samples)
     return [clip[start * segment_samples : (start + 1) * segment_samples] for start in range(count)]
@@ -71,21 +81,21 @@ def is_clip(value: Any) -> bool:
 def sort_to_rows(media: Media | None, per_row: list[int], name: str) -> list[Any]:
     """Checks that media fit the placeholders of their rows and returns them as one flat list.
 
-    `media` is one item, a flat list, taken in order, or one list per row; `name` is "image", "video" or "audio".
+    `media` is one item, a flat list, taken in order, or one list per row; `name` is their kind ("image", ...).
     `per_row` counts its placeholders in each row of the text. Raises ValueError naming the row and both counts
     where they differ.
     """
-    is_item = IS_ITEM[name]
+    is_item, argument = IS_ITEM.get(name, is_image), argument_of(name)
     items = [] if media is None else [media] if is_item(media) else list(media)
     nested = len(items) > 0 and not any(is_item(item) for item in items)
     if nested and len(items) != len(per_row):
-        raise ValueError(f"`{name}s` has {len(items)} lists for {len(per_row)} rows of text. Pass one list per row.")
+        raise ValueError(f"`{argument}` has {len(items)} lists for {len(per_row)} rows of text. Pass one list per row.")
     rows = items if nested else _deal(items, per_row)
     for row, (expected, got) in enumerate(zip(per_row, rows, strict=True)):
         if expected != len(got):
             raise ValueError(
-                f"`{name}s` do not fit row {row} of the text: expected {expected}, one for each "
-                f"{PLACEHOLDERS[name]} in it, got {len(got)}. Give as many as the text has placeholders."
+                f"`{argument}` do not fit row {row} of the text: expected {expected}, one for each "
+                f"{placeholder_of(name)} in it, got {len(got)}. Give as many as the text has placeholders."
             )
     return [item for row in rows for item in row]
 

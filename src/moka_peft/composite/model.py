@@ -1,4 +1,4 @@
-"""A causal language model that reads images, videos and audio through encoders and projectors."""
+"""A causal language model that reads images, videos, audio and other media through encoders and projectors."""
 
 from typing import Any
 
@@ -11,20 +11,19 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from .config import CompositeConfig
 from .encoders import build_encoder, encode, feature_width
 from .filling import check_fit, fill_placeholders
-from .generation import RAW_NAMES, MediaGeneration, composite_generation_config
+from .generation import MediaGeneration, composite_generation_config
+from .kinds import encoder_of, media_parts, raw_name
 from .projectors import build_projector
 from .qformer import QUERY_STD, QFormerProjector
 
-PART_OF = {"image": "vision", "video": "vision", "audio": "audio"}
-"""The encoder that reads each kind of media: a video is frames."""
-
 
 class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, GenerationMixin):
-    """Any `AutoModelForCausalLM` plus a vision and an audio encoder, each with a projector, as one model.
+    """Any `AutoModelForCausalLM` plus a vision, an audio and other encoders, each with a projector, as one model.
 
-    Every image, video frame and audio segment is encoded and projected by itself; its embeddings replace the
-    placeholder tokens in order. The language model keeps its own head and loss. `parts` hands over modules that
-    exist already (`text_model`, `vision_encoder`, `audio_encoder`) instead of building them from the config.
+    Every image, video frame, audio segment and piece of another medium is encoded and projected by itself; its
+    embeddings replace the placeholder tokens in order. The language model keeps its own head and loss. `parts` hands
+    over modules that exist already (`text_model`, `vision_encoder`, `audio_encoder`, `<kind>_encoder`) instead of
+    building them from the config.
     """
 
     config_class = CompositeConfig
@@ -49,9 +48,9 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
             raise ValueError("`config` has no `text_config`: a composite needs a language model. Pass its config.")
         parts = parts or {}
         self.text_model = parts.get("text_model") or AutoModelForCausalLM.from_config(config.text_config)
-        for part in ("vision", "audio"):
+        for part in media_parts(config.other_media):
             self._add_part(part, parts.get(f"{part}_encoder"))
-        placeholder_ids = [getattr(config, f"{name}_token_id") for name in RAW_NAMES]
+        placeholder_ids = [getattr(config, f"{name}_token_id") for name in config.kinds]
         self.generation_config = composite_generation_config(
             self.text_model.generation_config, [token_id for token_id in placeholder_ids if token_id is not None]
         )
@@ -96,13 +95,17 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
 
         `pixel_values` [images, 3, H, W]; `pixel_values_videos` [frames of all videos, 3, H, W] (or [videos, T, 3,
         H, W]); `input_features` [segments of all clips, ...] as the feature extractor gives them; `*_embeds`
-        [tokens, D] are the same media already encoded and projected. Media are in the order of their
-        placeholders over the batch. Other keywords reach the language model.
+        [tokens, D] are the same media already encoded and projected; other media are `<kind>_values` [pieces, ...]
+        or `<kind>_embeds`. Media are in the order of their placeholders over the batch. Further keywords reach the
+        language model.
         Raises ValueError where placeholders and embeddings differ in number.
         """
+        others = self.config.other_media
         media = self.embed_all(
-            {"image": pixel_values, "video": pixel_values_videos, "audio": input_features},
-            {"image": image_embeds, "video": video_embeds, "audio": audio_embeds},
+            {"image": pixel_values, "video": pixel_values_videos, "audio": input_features}
+            | {kind: kwargs.pop(raw_name(kind), None) for kind in others},
+            {"image": image_embeds, "video": video_embeds, "audio": audio_embeds}
+            | {kind: kwargs.pop(f"{kind}_embeds", None) for kind in others},
         )
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("`input_ids` and `inputs_embeds`: expected exactly one of them. Pass one.")
@@ -123,12 +126,12 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
     def embed_all(
         self, raw: dict[str, Tensor | None], embedded: dict[str, Tensor | None] | None = None
     ) -> dict[str, Tensor]:
-        """Embeddings [tokens, D] of what is there, by "image", "video", "audio": `raw` is encoded and projected,
+        """Embeddings [tokens, D] of what is there, by kind ("image", ...): `raw` is encoded and projected,
         `embedded` taken as it is. Raises ValueError for media of a kind that the composite lacks, or given twice."""
         media = {name: embeds for name, embeds in (embedded or {}).items() if embeds is not None}
         for name, tensor in raw.items():
             if tensor is not None and name in media:
-                raise ValueError(f"`{RAW_NAMES[name]}` and `{name}_embeds`: expected one of them. Pass one.")
+                raise ValueError(f"`{raw_name(name)}` and `{name}_embeds`: expected one of them. Pass one.")
             if tensor is not None:
                 media[name] = self.embed_media(name, tensor).flatten(0, 1)
         for name in media:
@@ -136,12 +139,12 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
         return media
 
     def embed_media(self, name: str, media: Tensor) -> Tensor:
-        """Encodes and projects N images, frames or segments, each by itself: [N, ...] -> [N, T, D].
+        """Encodes and projects N images, frames, segments or pieces, each by itself: [N, ...] -> [N, T, D].
 
-        `name` is "image", "video" or "audio".
+        `name` is "image", "video", "audio" or another kind of the config's.
         """
         self._check_input(name)
-        part = PART_OF[name]
+        part = encoder_of(name)
         media = media.flatten(0, 1) if name == "video" and media.ndim == 5 else media
         layers, select = (getattr(self.config, f"{part}_feature_{field}") for field in ("layers", "select"))
         features = encode(getattr(self, f"{part}_encoder"), media, layers, select)
@@ -150,17 +153,17 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
 
     def _check_input(self, name: str) -> None:
         """Raises where the composite has no such input."""
-        if getattr(self.config, f"{name}_token_id") is None:
+        if getattr(self.config, f"{name}_token_id", None) is None:
             raise ValueError(
-                f"`{RAW_NAMES[name]}` or `{name}_embeds` was given, but this composite has no {name} input. Leave it "
-                f"out, or build the composite with a {PART_OF[name]} encoder."
+                f"`{raw_name(name)}` or `{name}_embeds` was given, but this composite has no {name} input. Leave it "
+                f"out, or build the composite with a {encoder_of(name)} encoder."
             )
 
     def _embed(self, input_ids: LongTensor, media: dict[str, Tensor], check_absent: bool) -> Tensor:
         """Token embeddings [B, S, D], those of placeholders replaced; `check_absent` looks for placeholders of
         media that did not come."""
         inputs_embeds = self.get_input_embeddings()(input_ids)
-        for name in RAW_NAMES:
+        for name in self.config.kinds:
             token_id = getattr(self.config, f"{name}_token_id")
             if name in media:
                 inputs_embeds = fill_placeholders(inputs_embeds, input_ids == token_id, media[name], name)
@@ -171,7 +174,7 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
     def train(self, mode: bool = True) -> "CompositeForConditionalGeneration":
         """Sets training mode; an encoder with no trainable weight stays in eval, so its dropout stays off."""
         super().train(mode)
-        for encoder in (self.vision_encoder, self.audio_encoder):
+        for encoder in (getattr(self, f"{part}_encoder") for part in media_parts(self.config.other_media)):
             if encoder is not None and not any(weight.requires_grad for weight in encoder.parameters()):
                 encoder.eval()
         return self
