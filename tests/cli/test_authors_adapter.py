@@ -124,7 +124,7 @@ def test_wrong_usage(place, tmp_path, capsys):
     assert call(["export-authors-adapter", str(place / "ours"), str(tmp_path / "out"), "--form", "avt"]) == 1
     assert "expected True for the form 'avt'" in capsys.readouterr().err
     assert call(["import-authors-adapter", str(tmp_path / "gone"), str(tmp_path / "out")]) == 1
-    assert "holds no adapter of the authors' code" in capsys.readouterr().err
+    assert "holds no checkpoint of the authors' code" in capsys.readouterr().err
     (tmp_path / "recipe.yaml").write_text("- no recipe")
     assert import_to(place, tmp_path / "out", "--recipe", str(tmp_path / "recipe.yaml")) == 1
     assert "has no section `model`" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """`moka import-authors-adapter`: a checkpoint of the authors' code becomes an adapter that PEFT opens."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,14 +50,17 @@ def run(
 
 def show(found: "Imported") -> None:
     """Prints what was found, what was assumed and what was left."""
-    config = found.config
-    place = "before" if config.scale_before_attention else "after"
     print(f"read: {', '.join(found.files)}")
-    print(f"form: {found.form}, {found.layers} layers x {', '.join(found.modules)}")
-    print(
-        f"adapter: r {config.r}, scaling {config.lora_alpha / config.r:g} {place} the attention, "
-        f"lambda {config.cross_scale:g}, instruction span {config.instruction_span}"
-    )
+    if found.form is None:
+        print("adapter: none, as after stage 1")
+    else:
+        config: Any = found.config
+        place = "before" if config.scale_before_attention else "after"
+        print(f"form: {found.form}, {found.layers} layers x {', '.join(found.modules)}")
+        print(
+            f"adapter: r {config.r}, scaling {config.lora_alpha / config.r:g} {place} the attention, "
+            f"lambda {config.cross_scale:g}, instruction span {config.instruction_span}"
+        )
     print(f"projectors: {', '.join(found.projectors) or 'none'}")
     for name, value in found.assumed.items():
         print(f"assumed: {name} {value:g}, as in the released scripts")

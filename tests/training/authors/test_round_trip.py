@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from moka_peft import MokaConfig, Routing
 from moka_peft.training.authors import export_adapter, import_adapter
+from moka_peft.training.earlier_parts import start_from
 
 from .conftest import STEM
 
@@ -103,6 +104,30 @@ def test_the_whole_model_of_the_visual_text_code(theirs, tmp_path):
     assert (found.config.r, found.config.lora_alpha) == (3, 16)
     given = import_adapter(tmp_path / "source", tmp_path / "given", lora_alpha=6, lora_dropout=0.0, cross_scale=0.5)
     assert given.assumed == {} and given.config.cross_scale == 0.5
+
+
+def test_stage_1_gives_projectors_to_begin_with(theirs, composite, tmp_path):
+    their = theirs("avt")
+    source = tmp_path / "source"
+    source.mkdir()
+    for kind, name in (("visual", "vl_projector"), ("audio", "al_projector")):
+        weights = {k.removeprefix("base_model.model."): w for k, w in their.beside.items() if f".{name}." in k}
+        weights["model.embed_tokens.weight"] = torch.zeros(3, 4)
+        torch.save(weights, source / f"{kind}_pretrain.bin")
+    found = import_adapter(source, tmp_path / "ours")
+    assert (found.form, found.projectors) == (None, ["audio_projector", "vision_projector"])
+    assert found.dropped["model.embed_tokens.weight"] == 1
+    model = composite("avt")
+    names = start_from(model, [tmp_path / "ours"])
+    import_adapter(their.write(tmp_path / "whole"), tmp_path / "expected")
+    expected = load_file(tmp_path / "expected" / "adapter_model.safetensors")
+    own = model.state_dict()
+    assert len(names) == sum("projector" in key for key in expected) == 2 * 61
+    assert all(torch.equal(own[name].float(), expected[f"base_model.model.{name}"]) for name in names)
+    opened = PeftModel.from_pretrained(composite("avt"), str(tmp_path / "ours")).base_model.model
+    assert torch.equal(opened.vision_projector.queries, model.vision_projector.queries)
+    with pytest.raises(ValueError, match="`lora_alpha` is set, but the source holds projectors alone"):
+        import_adapter(source, tmp_path / "other", lora_alpha=8)
 
 
 @pytest.mark.parametrize("suffixes", [("", "_query"), ("",)])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ CONFIG = "adapter_config.json"
 ADAPTERS = ("adapter_model.bin", "adapter_model.safetensors", "model.safetensors")
 WHOLE_MODEL = "model.safetensors"  # what the Trainer saves of the visual-text code's model: frozen weights, too
 TRAINABLES = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
+STAGE_1 = ("visual_pretrain.bin", "audio_pretrain.bin")  # the released projectors of stage 1
+EMBEDDINGS = re.compile(r"(?:base_model\.model\.)?model\.embed_tokens\.weight")  # beside stage 1's projectors
 TRAINED = ("lora_", "vl_projector.", "al_projector.", "multi_modal_projector.")
 
 
 @dataclass(frozen=True)
 class AuthorsFolder:
-    """config: of the adapter, empty where there is none. weights: by their keys. frozen: keys of a base model's
-    weights that lie in the same file and were not read. files: the names of those that were."""
+    """has_adapter: False after stage 1, which trains projectors alone. config: of the adapter, empty where none lies
+    there. weights: by their keys. frozen: keys of a base model's weights that lie in the same file and were not read.
+    files: the names of those that were."""
 
-    path: Path
+    has_adapter: bool
     config: dict[str, Any]
     weights: dict[str, Tensor]
     frozen: list[str]
@@ -30,24 +34,32 @@ class AuthorsFolder:
 
 
 def read_folder(path: Path) -> AuthorsFolder:
-    """Reads the adapter, its config and what trained beside it.
+    """Reads the adapter, its config and what trained beside it; or the projectors that stage 1 trained.
 
-    Raises FileNotFoundError where there is no adapter, ValueError for a file that cannot be read.
+    Raises FileNotFoundError where there is nothing of these, ValueError for a file that cannot be read.
     """
-    adapter = _only(path, ADAPTERS)
-    if adapter is None:
+    adapter, trainables, config = _only(path, ADAPTERS), _only(path, TRAINABLES), path / CONFIG
+    stage_1 = [path / name for name in STAGE_1 if adapter is None and (path / name).is_file()]
+    files = [file for file in (adapter, trainables, *stage_1) if file is not None]
+    if not files:
         raise FileNotFoundError(
-            f"`source` holds no adapter of the authors' code: expected one of {', '.join(ADAPTERS)} in {path}. Give "
-            "the folder that their training wrote."
+            f"`source` holds no checkpoint of the authors' code: expected one of {', '.join(ADAPTERS)} in {path}, or "
+            f"of {', '.join((TRAINABLES[0], *STAGE_1))} after stage 1. Give the folder that their training wrote."
         )
-    weights, frozen = _read(adapter)
-    trainables = _only(path, TRAINABLES)
-    beside = _read(trainables)[0] if trainables else {}
-    if twice := sorted(set(weights) & set(beside)):
-        raise ValueError(f"`source`: {adapter} and {trainables} both hold {twice[0]!r}. Take one of them away.")
-    config = path / CONFIG
-    read = [file.name for file in (config if config.is_file() else None, adapter, trainables) if file is not None]
-    return AuthorsFolder(path, _read_config(config), weights | beside, frozen, read)
+    weights: dict[str, Tensor] = {}
+    owner: dict[str, Path] = {}
+    frozen: list[str] = []
+    for file in files:
+        tensors, left = _read(file)
+        twice = sorted(key for key in tensors if key in weights and not EMBEDDINGS.fullmatch(key))
+        if twice:
+            raise ValueError(f"`source`: {owner[twice[0]]} and {file} both hold {twice[0]!r}. Take one of them away.")
+        weights |= tensors
+        owner |= dict.fromkeys(tensors, file)
+        frozen += left
+    names = [CONFIG] if adapter is not None and config.is_file() else []
+    read = _read_config(config) if names else {}
+    return AuthorsFolder(adapter is not None, read, weights, frozen, names + [file.name for file in files])
 
 
 def _only(path: Path, names: tuple[str, ...]) -> Path | None:
@@ -60,8 +72,6 @@ def _only(path: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

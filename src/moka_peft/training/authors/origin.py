@@ -24,8 +24,8 @@ class Origin:
     modules: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def write(self, folder: Path) -> None:
+        (folder / ORIGIN).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
 def origin_of(folder: Path, form: str, *, is_composite: bool) -> Origin:
