@@ -148,7 +148,7 @@ class Update:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """x has the dtype to compute in; autocast would narrow what is wide on purpose. There is none on the meta device."""
+    """x has the dtype to compute in; autocast would narrow what is wide on purpose. The meta device has none."""
     kind = x.device.type
     if x.is_meta:
         return nullcontext()
