@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.save_pretrained(folder / part)
     vision = {"name": str(folder / "vision"), "projector": QFORMER}
     section = {"text": str(folder / "text"), "vision": vision}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"model": section}))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"model": {**section, "start_from": ["never/run"]}}))
     base, _ = load_model(**section)
     config = MokaConfig(r=2, modalities=("text", "visual"), modules_to_save=["vision_projector"])
     adapted = get_peft_model(base, config)
@@ -78,7 +78,9 @@ def test_an_import_says_what_it_found(place, tmp_path, capsys):
 def test_with_its_recipe_an_import_answers(place, tmp_path, image, capsys):
     assert import_to(place, tmp_path / "out", "--recipe", str(place / "recipe.yaml")) == 0
     adapted, _ = load_adapted(tmp_path / "out")
-    base, _ = load_model(**yaml.safe_load((place / "recipe.yaml").read_text())["model"])
+    section = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["model"]
+    assert "start_from" not in section  # the import brings the projectors
+    base, _ = load_model(**section)
     ours = PeftModel.from_pretrained(base, str(place / "ours")).state_dict()
     trained = {name: weight for name, weight in adapted.state_dict().items() if ".original_module." not in name}
     assert all(torch.equal(ours[name], weight) for name, weight in trained.items())

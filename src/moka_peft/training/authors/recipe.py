@@ -28,14 +28,15 @@ def read_model_section(path: Path) -> dict[str, Any]:
         raise ValueError(f"`recipe` {path} cannot be read: {error}. Give a YAML file.") from error
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise ValueError(f"`recipe` {path} has no section `model`. Give the recipe that builds the base model.")
+    section = {key: value for key, value in data["model"].items() if key != "start_from"}
     try:
-        model = Model.model_validate(data["model"])
+        model = Model.model_validate(section)
     except ValidationError as error:
         wrong = "; ".join(f"`model.{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
         raise ValueError(f"`recipe` {path} is wrong: {wrong}.") from error
-    if conflicts := model_conflicts(data["model"]):
+    if conflicts := model_conflicts(section):
         raise ValueError(f"`recipe` {path}: " + "; ".join(f"`{'.'.join(key)}` {text}" for key, text in conflicts))
-    return model.model_dump(exclude={"start_from"}, exclude_none=True)
+    return model.model_dump(exclude_none=True)
 
 
 def check_recipe(section: dict[str, Any], projectors: Projectors) -> None:
