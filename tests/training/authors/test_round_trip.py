@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from moka_peft import MokaConfig, Routing
 from moka_peft.training.authors import export_adapter, import_adapter
-from moka_peft.training.earlier_parts import start_from
+from moka_peft.training.earlier_parts import FILE, PREFIX, WEIGHTS, start_from
 
 from .conftest import STEM
 
@@ -104,6 +104,18 @@ def test_the_whole_model_of_the_visual_text_code(theirs, tmp_path):
     assert (found.config.r, found.config.lora_alpha) == (3, 16)
     given = import_adapter(tmp_path / "source", tmp_path / "given", lora_alpha=6, lora_dropout=0.0, cross_scale=0.5)
     assert given.assumed == {} and given.config.cross_scale == 0.5
+
+
+def test_projectors_that_did_not_train_are_exported_too(theirs, tmp_path):
+    """A run that began with an earlier one's keeps them in a file of their own."""
+    import_adapter(theirs("avt").write(tmp_path / "source"), tmp_path / "ours")
+    export_adapter(tmp_path / "ours", tmp_path / "expected")
+    weights = load_file(tmp_path / "ours" / WEIGHTS)
+    kept = {key: weights.pop(key) for key in list(weights) if "_projector." in key}
+    save_file(weights, tmp_path / "ours" / WEIGHTS)
+    save_file({key.removeprefix(PREFIX): weight for key, weight in kept.items()}, tmp_path / "ours" / FILE)
+    export_adapter(tmp_path / "ours", tmp_path / "back")
+    assert_same(*(saved(tmp_path / name, "non_lora_trainables.bin") for name in ("expected", "back")))
 
 
 def test_stage_1_gives_projectors_to_begin_with(theirs, composite, tmp_path):

@@ -17,6 +17,7 @@ from moka_peft.training.authors.origin import Origin, origin_of
 from moka_peft.training.authors.our_config import form_of, write_settings
 from moka_peft.training.authors.projectors import KINDS, check_names, layers_of, names
 from moka_peft.training.authors.writing import write_folder
+from moka_peft.training.earlier_parts import FILE, PREFIX, WEIGHTS
 from moka_peft.tuner import MokaConfig
 
 FACTOR = re.compile(
@@ -77,7 +78,7 @@ def export_adapter(
 
 
 def _read(folder: Path) -> tuple[MokaConfig, dict[str, Tensor]]:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in ("adapter_config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"`source` is no adapter folder: {folder} has no {name}. Give a finished run's folder."
@@ -87,7 +88,9 @@ def _read(folder: Path) -> tuple[MokaConfig, dict[str, Tensor]]:
         raise ValueError(
             f"`source` is a {config.peft_type} adapter: expected MOKA. Only MokA adapters have the authors' forms."
         )
-    return config, load_file(folder / "adapter_model.safetensors")
+    weights = load_file(folder / WEIGHTS)
+    kept = load_file(folder / FILE) if (folder / FILE).is_file() else {}  # projectors that did not train on
+    return config, {PREFIX + name: weight for name, weight in kept.items()} | weights
 
 
 def _factors(weights: dict[str, Tensor]) -> tuple[dict[Place, Tensor], str]:

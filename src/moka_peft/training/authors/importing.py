@@ -20,10 +20,10 @@ from moka_peft.training.authors.projectors import Projectors, find_projector_key
 from moka_peft.training.authors.recipe import check_recipe, read_model_section
 from moka_peft.training.authors.their_config import check_targets, read_settings
 from moka_peft.training.authors.writing import write_folder
+from moka_peft.training.earlier_parts import PREFIX, WEIGHTS
 from moka_peft.training.folder import RECIPE
 from moka_peft.tuner import MokaConfig
 
-PREFIX = "base_model.model."
 COMPOSITE, PLAIN = "text_model.model", "model"
 """Where the layers are in the composite, and in a language model by itself."""
 
@@ -85,7 +85,7 @@ def import_adapter(
 
     def write(folder: Path) -> None:
         copies = {key: weight.clone().contiguous() for key, weight in weights.items()}  # safetensors: no shared memory
-        save_file(copies, folder / "adapter_model.safetensors", {"format": "pt"})
+        save_file(copies, folder / WEIGHTS, {"format": "pt"})
         config.save_pretrained(str(folder))
         if factors is not None:
             Origin(factors.form, factors.stem, factors.name, projectors.modules, found.config).write(folder)
