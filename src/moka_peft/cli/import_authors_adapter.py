@@ -50,21 +50,22 @@ def run(
 
 def show(found: "Imported") -> None:
     """Prints what was found, what was assumed and what was left."""
-    print(f"read: {', '.join(found.files)}")
-    if found.form is None:
+    checkpoint, factors = found.checkpoint, found.checkpoint.factors
+    config: Any = found.config
+    print(f"read: {', '.join(checkpoint.found.files)}")
+    if factors is None:
         print("adapter: none, as after stage 1")
     else:
-        config: Any = found.config
         place = "before" if config.scale_before_attention else "after"
-        print(f"form: {found.form}, {found.layers} layers x {', '.join(found.modules)}")
+        print(f"form: {factors.form}, {factors.layers} layers x {', '.join(factors.modules)}")
         print(
             f"adapter: r {config.r}, scaling {config.lora_alpha / config.r:g} {place} the attention, "
             f"lambda {config.cross_scale:g}, instruction span {config.instruction_span}"
         )
-    print(f"projectors: {', '.join(found.projectors) or 'none'}")
+    print(f"projectors: {', '.join(checkpoint.modules_to_save) or 'none'}")
     for name, value in found.assumed.items():
         print(f"assumed: {name} {value:g}, as in the released scripts")
-    for name, count in found.dropped.items():
+    for name, count in checkpoint.dropped.items():
         print(f"dropped, unused: {name}" + (f" ({count} times)" if count > 1 else ""))
-    if found.frozen:
-        print(f"not read: {found.frozen} frozen weights of the base model")
+    if checkpoint.found.frozen:
+        print(f"not read: {len(checkpoint.found.frozen)} frozen weights of the base model")

@@ -48,6 +48,11 @@ IMPORTS = {
     "a flat factor": ("avt", put(f"{Q0}lora_B0.weight", (16,)), "expected [out, 3]"),
     "both forms": ("avt", put(f"{Q0}lora_A.text.weight"), "more than one form: 'avt', 'vt'"),
     "two adapters": ("avt", put(f"{Q0}lora_A0.other.weight"), "more than one adapter name: '', 'other'"),
+    "nothing used": (
+        "vt",
+        lambda t: [t.adapter.pop(key) for key in list(t.adapter) if "lora_B.image" not in key],
+        "holds no adapter of the authors' forms",
+    ),
     "a lost layer": ("avt", put(f"{STEM['avt']}.5.self_attn.q_proj.lora_A0.weight"), "of all 6 layers"),
     "an unknown weight": (
         "avt",

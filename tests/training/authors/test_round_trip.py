@@ -46,7 +46,8 @@ def test_theirs_there_and_back(form, projectors, theirs, tmp_path):
     their = theirs(form, projectors=projectors)
     source = their.write(tmp_path / "source")
     found = import_adapter(source, tmp_path / "ours")
-    assert (found.form, found.layers, len(found.modules)) == (form, 2, 7)
+    factors = found.checkpoint.factors
+    assert (factors.form, factors.layers, len(factors.modules)) == (form, 2, 7)
     done = export_adapter(tmp_path / "ours", tmp_path / "back")
     back = saved(tmp_path / "back")
     if form == "vt":
@@ -78,7 +79,7 @@ def test_an_adapter_name_may_come_before_the_modality(theirs, tmp_path):
     their.adapter = {k.replace("lora_A.", "lora_A.default."): w for k, w in their.adapter.items() if "lora_A" in k} | {
         k.replace("lora_B.", "lora_B.default."): w for k, w in their.adapter.items() if "lora_B" in k
     }
-    assert import_adapter(their.write(tmp_path / "source"), tmp_path / "ours").form == "vt"
+    assert import_adapter(their.write(tmp_path / "source"), tmp_path / "ours").checkpoint.factors.form == "vt"
 
 
 def test_safetensors_are_read_too(theirs, tmp_path):
@@ -88,7 +89,11 @@ def test_safetensors_are_read_too(theirs, tmp_path):
         (source / f"{name}.bin").unlink()
         save_file({key: weight.contiguous() for key, weight in tensors.items()}, source / f"{name}.safetensors")
     found = import_adapter(source, tmp_path / "ours")
-    assert found.files == ["adapter_config.json", "adapter_model.safetensors", "non_lora_trainables.safetensors"]
+    assert found.checkpoint.found.files == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "non_lora_trainables.safetensors",
+    ]
 
 
 def test_the_whole_model_of_the_visual_text_code(theirs, tmp_path):
@@ -99,7 +104,7 @@ def test_the_whole_model_of_the_visual_text_code(theirs, tmp_path):
     frozen["base_model.model.model.language_model.layers.0.self_attn.q_proj.base_layer.weight"] = torch.zeros(4, 4)
     save_file(their.adapter | their.beside | frozen, tmp_path / "source" / "model.safetensors")
     found = import_adapter(tmp_path / "source", tmp_path / "ours")
-    assert found.frozen == 2
+    assert len(found.checkpoint.found.frozen) == 2
     assert found.assumed == {"lora_alpha": 16, "lora_dropout": 0.05, "cross_scale": 0.05}
     assert (found.config.r, found.config.lora_alpha) == (3, 16)
     given = import_adapter(tmp_path / "source", tmp_path / "given", lora_alpha=6, lora_dropout=0.0, cross_scale=0.5)
@@ -127,8 +132,9 @@ def test_stage_1_gives_projectors_to_begin_with(theirs, composite, tmp_path):
         weights["model.embed_tokens.weight"] = torch.zeros(3, 4)
         torch.save(weights, source / f"{kind}_pretrain.bin")
     found = import_adapter(source, tmp_path / "ours")
-    assert (found.form, found.projectors) == (None, ["audio_projector", "vision_projector"])
-    assert found.dropped["model.embed_tokens.weight"] == 1
+    assert found.checkpoint.factors is None
+    assert found.config.modules_to_save == ["audio_projector", "vision_projector"]
+    assert found.checkpoint.dropped["model.embed_tokens.weight"] == 1
     model = composite("avt")
     names = start_from(model, [tmp_path / "ours"])
     import_adapter(their.write(tmp_path / "whole"), tmp_path / "expected")

@@ -53,17 +53,11 @@ def export_adapter(
     name = form_of(config, form)
     places, under = _factors(weights)
     projectors = _projectors(weights)
-    if stray := sorted(key for key in weights if not FACTOR.fullmatch(key) and not PROJECTOR.fullmatch(key)):
-        raise ValueError(
-            f"`source` holds {len(stray)} weights that the authors' code has no place for: {', '.join(stray[:3])}. "
-            "Only factors and Q-Former projectors can be exported."
-        )
     check_complete({path for path, _ in places}, set(places), FORMS[name])
     rank = check_shapes(places)
     origin = origin_of(folder, name, is_composite=bool(projectors) or under != "model")
     modules = sorted({path.rpartition(".")[2] for path, _ in places})
-    adapter = _their_factors(places, FORMS[name], origin)
-    beside = _their_projectors(projectors, origin)
+    adapter, beside = _their_factors(places, FORMS[name], origin), _their_projectors(projectors, origin)
     settings = write_settings(config, name, modules, origin.config)
 
     def write(out: Path) -> None:
@@ -104,11 +98,19 @@ def _factors(weights: dict[str, Tensor]) -> tuple[dict[Place, Tensor], str]:
 
 
 def _projectors(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The weights of each projector, by names in it."""
+    """The weights of each projector, by names in it. Raises ValueError for weights that are in no adapter."""
     found: dict[str, dict[str, Tensor]] = {}
+    stray = []
     for key, weight in weights.items():
         if (match := PROJECTOR.fullmatch(key)) is not None:
             found.setdefault(match["module"], {})[match["rest"]] = weight
+        elif not FACTOR.fullmatch(key):
+            stray.append(key)
+    if stray:
+        raise ValueError(
+            f"`source` holds {len(stray)} weights that the authors' code has no place for: {', '.join(stray[:3])}. "
+            "Only factors and Q-Former projectors can be exported."
+        )
     return found
 
 

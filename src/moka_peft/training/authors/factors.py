@@ -58,7 +58,7 @@ def read_factors(weights: Mapping[str, Tensor]) -> Factors:
     Raises ValueError where they are of no form or of several, incomplete, or of shapes that do not fit together.
     """
     found = find_factors(weights)
-    form = _only("form", {_form_of(factor) or "" for _, _, factor, _ in found.values()})
+    form = _only("form", {name for *_, factor, _ in found.values() for name in FORMS if factor in FORMS[name].factors})
     stem = _only("path to the layers", {stem for stem, *_ in found.values()})
     name = _only("adapter name", {name for *_, name in found.values()})
     ours = FORMS[form].factors

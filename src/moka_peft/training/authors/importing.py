@@ -1,7 +1,6 @@
-"""Reads an adapter of the authors' code, with its projectors, and writes it as one of this library."""
+"""Reads a checkpoint of the authors' code and writes it as an adapter of this library."""
 
-import re
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moka_peft.training.authors.factors import Factors, find_factors, read_factors
-from moka_peft.training.authors.folder import EMBEDDINGS, AuthorsFolder, read_folder
+from moka_peft.training.authors.checkpoint import Checkpoint, read_checkpoint
 from moka_peft.training.authors.forms import FORMS
 from moka_peft.training.authors.origin import Origin
-from moka_peft.training.authors.projectors import Projectors, find_projector_keys, read_projectors
 from moka_peft.training.authors.recipe import check_recipe, read_model_section
 from moka_peft.training.authors.their_config import check_targets, read_settings
 from moka_peft.training.authors.writing import write_folder
@@ -30,19 +27,11 @@ COMPOSITE, PLAIN = "text_model.model", "model"
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found and did. form: None for projectors alone. assumed: settings that nothing stated. dropped:
-    what has no use here, by name with `*` for numbers, and how often. frozen: how many weights of the base model lay
-    in the same file."""
+    """What an import read and wrote. assumed: settings that nothing stated, at the released scripts' values."""
 
-    form: str | None
-    files: list[str]
-    layers: int
-    modules: list[str]
+    checkpoint: Checkpoint
     config: PeftConfig
-    projectors: list[str]
     assumed: dict[str, float]
-    dropped: dict[str, int]
-    frozen: int
 
 
 def import_adapter(
@@ -66,83 +55,54 @@ def import_adapter(
     adapter_config.json. Raises, before anything is written, FileNotFoundError or ValueError where the source is not
     whole, not known, or has no counterpart here, and where `target` holds anything else.
     """
-    found = read_folder(Path(source))
-    factors = read_factors(found.weights) if found.has_adapter else None
-    projectors, embeddings = _read_rest(found)
+    checkpoint = read_checkpoint(Path(source))
     given = {"lora_alpha": lora_alpha, "lora_dropout": lora_dropout, "cross_scale": cross_scale}
-    settings, assumed = _settings(found, factors, given)
+    config, assumed = _config(checkpoint, given, base)
     section = read_model_section(Path(recipe)) if recipe is not None else None
     if section is not None:
-        check_recipe(section, projectors)
-    config = (MokaConfig if factors else LoraConfig)(
-        **settings,
-        modules_to_save=sorted(projectors.modules) or None,
-        base_model_name_or_path=base or found.config.get("base_model_name_or_path") or None,
-        inference_mode=True,
-    )
-    under = layers_under or (COMPOSITE if projectors.modules else PLAIN)
-    weights = _weights(factors, under) | {PREFIX + key: weight for key, weight in projectors.weights.items()}
+        check_recipe(section, checkpoint.projectors)
+    weights = _weights(checkpoint, layers_under or (COMPOSITE if checkpoint.projectors.modules else PLAIN))
 
     def write(folder: Path) -> None:
-        copies = {key: weight.clone().contiguous() for key, weight in weights.items()}  # safetensors: no shared memory
-        save_file(copies, folder / WEIGHTS, {"format": "pt"})
+        save_file(weights, folder / WEIGHTS, {"format": "pt"})
         config.save_pretrained(str(folder))
-        if factors is not None:
-            Origin(factors.form, factors.stem, factors.name, projectors.modules, found.config).write(folder)
+        _note_origin(checkpoint, folder)
         if section is not None:
             (folder / RECIPE).write_text(yaml.safe_dump({"model": section}, sort_keys=False), encoding="utf-8")
 
     write_folder(Path(target), write, source=Path(source), overwrite=overwrite)
-    return Imported(
-        form=factors.form if factors else None,
-        files=found.files,
-        layers=factors.layers if factors else 0,
-        modules=factors.modules if factors else [],
-        config=config,
-        projectors=sorted(projectors.modules),
-        assumed=assumed,
-        dropped=_summed([*(factors.unused if factors else ()), *projectors.for_text, *embeddings]),
-        frozen=len(found.frozen),
-    )
+    return Imported(checkpoint, config, assumed)
 
 
-def _settings(
-    found: AuthorsFolder, factors: Factors | None, given: dict[str, float | None]
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Keywords of the adapter's config, and those among them that nothing stated; without an adapter, PEFT's config of
-    one that adapts no module."""
+def _config(
+    checkpoint: Checkpoint, given: Mapping[str, float | None], base: str | None
+) -> tuple[PeftConfig, dict[str, float]]:
+    """The adapter's config, and its settings that nothing stated; for projectors alone PEFT's, that adapts nothing."""
+    factors, theirs = checkpoint.factors, checkpoint.found.config
+    common: dict[str, Any] = {
+        "modules_to_save": checkpoint.modules_to_save or None,
+        "base_model_name_or_path": base or theirs.get("base_model_name_or_path") or None,
+        "inference_mode": True,
+    }
     if factors is None:
         if wanted := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"`{wanted[0]}` is set, but the source holds projectors alone. Leave it out.")
-        return {"target_modules": DUMMY_TARGET_MODULES}, {}
+        return LoraConfig(target_modules=DUMMY_TARGET_MODULES, **common), {}
     form = FORMS[factors.form]
-    settings, assumed = read_settings(found.config, form, factors.rank, given)
-    check_targets(found.config.get("target_modules"), factors.modules)
-    return {**settings, "target_modules": factors.modules, "modalities": form.modalities}, assumed
+    settings, assumed = read_settings(theirs, form, factors.rank, given)
+    check_targets(theirs.get("target_modules"), factors.modules)
+    return MokaConfig(**settings, target_modules=factors.modules, modalities=form.modalities, **common), assumed
 
 
-def _read_rest(found: AuthorsFolder) -> tuple[Projectors, list[str]]:
-    """The projectors, and keys of embeddings, which stage 1 saved beside them and their stage 2 did not read.
-
-    Raises ValueError for keys that are nothing of these, nor the adapter's.
-    """
-    embeddings = [key for key in found.weights if EMBEDDINGS.fullmatch(key) and not found.has_adapter]
-    known = {*find_factors(found.weights), *find_projector_keys(found.weights), *embeddings}
-    if unknown := sorted(set(found.weights) - known):
-        raise ValueError(
-            f"`source` holds {len(unknown)} weights that are not known: {', '.join(unknown[:3])}. They would be lost, "
-            "so nothing is written. Expected factors of the adapter, and projectors."
-        )
-    return read_projectors(found.weights), embeddings
+def _weights(checkpoint: Checkpoint, under: str) -> dict[str, Tensor]:
+    """All weights under the keys of our files, each with memory of its own, as safetensors wants them."""
+    factors = checkpoint.factors.weights if checkpoint.factors else {}
+    weights = {f"{under}.layers.{path}.{factor}.weight": weight for (path, factor), weight in factors.items()}
+    weights |= checkpoint.projectors.weights
+    return {PREFIX + key: weight.clone().contiguous() for key, weight in weights.items()}
 
 
-def _weights(factors: Factors | None, under: str) -> dict[str, Tensor]:
-    """The adapter's weights, under the keys of our files."""
-    if factors is None:
-        return {}
-    start = f"{PREFIX}{under}.layers."
-    return {f"{start}{path}.{factor}.weight": weight for (path, factor), weight in factors.weights.items()}
-
-
-def _summed(keys: list[str]) -> dict[str, int]:
-    return dict(Counter(re.sub(r"\.\d+\.", ".*.", key) for key in sorted(keys)))
+def _note_origin(checkpoint: Checkpoint, folder: Path) -> None:
+    if (factors := checkpoint.factors) is not None:
+        modules = checkpoint.projectors.modules
+        Origin(factors.form, factors.stem, factors.name, modules, checkpoint.found.config).write(folder)
