@@ -10,6 +10,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from moka_peft import Routing, use_routing
+from moka_peft.cli import call
 from moka_peft.training.authors import export_adapter, import_adapter
 
 from ...ops.test_recorded import Recording, assert_near
@@ -18,7 +19,7 @@ from ...ops.test_recorded import Recording, assert_near
 @pytest.fixture(scope="module")
 def imported(golden, tmp_path_factory):
     target = tmp_path_factory.mktemp("authors") / "adapter"
-    import_adapter(golden / "model_avt_tiny" / "official_adapter", target)
+    assert call(["import-authors-adapter", str(golden / "model_avt_tiny" / "official_adapter"), str(target)]) == 0
     return target
 
 
@@ -81,7 +82,7 @@ def test_greedy_tokens(model, io):
 
 def test_the_export_is_the_source(golden, imported, tmp_path):
     source = golden / "model_avt_tiny" / "official_adapter"
-    export_adapter(imported, tmp_path / "back")
+    assert call(["export-authors-adapter", str(imported), str(tmp_path / "back")]) == 0
     was, now = (torch.load(f / "adapter_model.bin", weights_only=True) for f in (source, tmp_path / "back"))
     assert was.keys() == now.keys()
     assert all(torch.equal(was[key], now[key]) and was[key].dtype == now[key].dtype for key in was)
