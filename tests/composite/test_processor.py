@@ -104,6 +104,10 @@ def test_media_that_do_not_fit_the_text_are_refused(processor, media, message):
         ({"sampling_rate": 8000}, "`sampling_rate` is wrong: expected 16000 Hz, got 8000"),
         ({"audios": [np.zeros((2, 3, 4))]}, r"no waveform: .* got shape \[2, 3, 4\]"),
         ({"audios": [np.zeros(0)]}, "no waveform"),
+        (
+            {"audios": [np.zeros((2, 16_000))]},
+            r"segments have the wrong length: expected \[segments, 32000\] samples, got \[2, 16000\]",
+        ),
         ({"truncation": True, "max_length": 10}, "row 0 of the text lost <audio> tokens: expected 25, got 10"),
     ],
 )

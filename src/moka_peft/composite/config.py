@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .kinds import check_name, media_parts
 from .projectors import PROJECTORS
@@ -134,4 +134,9 @@ def _as_config(config: dict | PreTrainedConfig | None, name: str) -> PreTrainedC
     if "model_type" not in config:
         raise ValueError(f"`{name}` has no `model_type`: got the keys {sorted(config)}. Name the architecture.")
     settings = {key: value for key, value in config.items() if key != "model_type"}
+    if config["model_type"] not in CONFIG_MAPPING:
+        raise ValueError(
+            f"`{name}` names the unknown architecture {config['model_type']}: expected one that transformers has. "
+            f"Import the code that registers it with AutoConfig first."
+        )
     return AutoConfig.for_model(config["model_type"], **settings)
