@@ -180,6 +180,34 @@ def test_a_bfloat16_composite_trains_its_projectors_in_float32(attention):
     assert all(weight.grad.isfinite().all() and weight.grad.any() for weight in trained.parameters())
 
 
+def test_autocast_trains_it():
+    """Mixed precision as `bf16: true` sets it: float32 weights, matmuls in bfloat16."""
+    model, batch = composite().eval(), images()
+    expected = model(**batch).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(**batch).logits
+    rounding = 8 * torch.finfo(torch.bfloat16).eps * expected.abs().max().item()
+    torch.testing.assert_close(logits.float(), expected, rtol=0, atol=rounding)
+    logits.float().square().sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in model.vision_projector.parameters())
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointing_the_decoder_changes_none_of_its_gradients(use_reentrant):
+    model, batch = composite(vision_projector={**SECTION, "dropout": 0.0}).train(), images()
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(**batch).logits.square().sum().backward()
+        return [weight.grad.clone() for weight in model.vision_projector.parameters()]
+
+    expected = gradients()
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": use_reentrant})
+    for found, wanted in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_a_projector_is_one_part():
     model = composite()
     parts = find_parts(model)

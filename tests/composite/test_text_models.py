@@ -1,6 +1,7 @@
 """Language models of other families as the backbone, and the one inside a Qwen2.5-VL."""
 
 import gc
+import json
 
 import pytest
 import torch
@@ -48,14 +49,16 @@ def qwen_vl(tied: bool = False, vocab_size: int = 50) -> Qwen2_5_VLForConditiona
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("inner_names", [False, True])
-def test_the_language_model_of_a_qwen2_5_vl_says_the_same(tmp_path, tied, inner_names):
+@pytest.mark.parametrize("form", ["now", "hub", "inner names"])
+def test_the_language_model_of_a_qwen2_5_vl_says_the_same(tmp_path, tied, form):
     source = qwen_vl(tied)
     source.save_pretrained(tmp_path)
-    if inner_names:  # as transformers 4.52 and later write them
+    if form == "inner names":  # as transformers 4.52 to 4.57 may write them
         file = tmp_path / "model.safetensors"
         renamed = {_inner(name): weight for name, weight in load_file(file).items()}
         save_file(renamed, file, {"format": "pt"})
+    if form == "hub":
+        (tmp_path / "config.json").write_text(json.dumps(_as_on_the_hub(source.config)))
     model = load_text_model(str(tmp_path))
     assert isinstance(model, Qwen2ForCausalLM) and model.dtype == torch.float64
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
@@ -63,6 +66,23 @@ def test_the_language_model_of_a_qwen2_5_vl_says_the_same(tmp_path, tied, inner_
     inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
     ours, theirs = model(**inputs).logits, source(**inputs).logits
     torch.testing.assert_close(ours[ids != 0], theirs[ids != 0], rtol=1e-12, atol=1e-12)
+
+
+def _as_on_the_hub(config: Qwen2_5_VLConfig) -> dict:
+    """The published `config.json`: the language model's fields at the top, rope in its former form."""
+    text = config.text_config.to_dict()
+    rope = text.pop("rope_parameters")
+    former = {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": ROPE["mrope_section"]},
+    }
+    whole = {
+        "model_type": "qwen2_5_vl",
+        "vision_config": {**TOWER, "model_type": "qwen2_5_vl"},
+        "torch_dtype": "float64",
+    }
+    own = {"tie_word_embeddings": config.tie_word_embeddings}
+    return {**text, **former, **whole, **own}
 
 
 def _inner(name: str) -> str:
