@@ -91,9 +91,9 @@ def _filled_question(row: Row) -> str:
     """The question with the words that stand for its placeholders, in order."""
     question = text_field(row, "question_content")
     words = _json_list(row, "templ_values", row.data.get("templ_values"))
-    if len(words) != (blanks := len(_BLANK.findall(question))):
+    if len(words) < (blanks := len(_BLANK.findall(question))):
         raise row.fail(
-            "templ_values", f"expected {blanks} words for the placeholders of {question!r}, got {words}. Correct them."
+            "templ_values", f"expected {blanks} words for the placeholders of {question!r}, got {words}. Add them."
         )
     rest = iter(words)
     return _BLANK.sub(lambda _: str(next(rest)), question)

@@ -35,10 +35,12 @@ def write_video(path: Path, frames: np.ndarray, waveform: np.ndarray) -> None:
         pictures.pix_fmt, pictures.codec_context.thread_count = "yuv420p", 1
         sound: Any = container.add_stream("aac", rate=RATE_HZ, layout="mono")
         for frame in frames:
-            container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+            container.mux(pictures.encode(picture))  # left to the encoder, the conversion gave other bytes now and then
         container.mux(pictures.encode(None))
         for start in range(0, len(waveform), _SOUND_BLOCK):
-            part = np.ascontiguousarray(waveform[None, start : start + _SOUND_BLOCK], dtype=np.float32)
+            part = np.zeros((1, _SOUND_BLOCK), dtype=np.float32)
+            part[0, : len(waveform) - start] = waveform[start : start + _SOUND_BLOCK]
             block = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
             block.sample_rate, block.pts = RATE_HZ, start
             container.mux(sound.encode(block))
