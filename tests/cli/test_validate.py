@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moka_peft.cli import call
+from moka_peft.data.generated import write_generated
 from moka_peft.data.token_index import read_index
 from moka_peft.training import load_processor, load_recipe, open_source
 
@@ -114,3 +116,66 @@ def test_held_out_samples_may_be_longer_than_training_takes(rows, capsys):
     shown = json.loads(capsys.readouterr().out)["data"]
     assert shown["train"]["length"]["max"] <= 45 < shown["eval"]["length"]["min"]
     assert shown["eval"]["bad_samples"] == 0
+
+
+@pytest.fixture
+def mixed(recipe, tmp_path) -> Path:
+    """A recipe of two published datasets, of which the second lacks a recording."""
+    write_generated("llava_instruct", tmp_path, samples=3)
+    write_generated("audiocaps", tmp_path, samples=40)
+    next(tmp_path.rglob("clip-0000_7.*")).unlink()
+    names = ("llava_instruct", "audiocaps")
+    sources = ", ".join(f"{{name: {name}, folder: {tmp_path}}}" for name in names)
+    (tmp_path / "mixed.yaml").write_text(recipe.read_text().replace("{name: av_digits, size: 4}", f"[{sources}]"))
+    return tmp_path / "mixed.yaml"
+
+
+def test_every_source_is_reported_and_all_together(mixed, capsys):
+    assert call(["validate", str(mixed), "data.on_bad_sample=skip", "--draw", "2"]) == 0
+    shown = capsys.readouterr()
+    assert "data.train.0 (llava_instruct): 3 samples of " in shown.out
+    assert "data.train.0 (llava_instruct): media: 3 image\n" in shown.out
+    assert "data.train.1 (audiocaps): 40 samples of " in shown.out and ", 1 of them bad (" in shown.out
+    assert "data.train: 43 samples of " in shown.out and "data.train: media: 3 image, 39 audio\n" in shown.out
+    assert "data.train, sample 1 (000000000001):" in shown.out
+    assert "moka: data.train.1: sample 7: " in shown.err and "train.csv, row 8" in shown.err
+    assert call(["validate", str(mixed)]) == 1
+    capsys.readouterr()
+    assert call(["validate", str(mixed), "data.on_bad_sample=skip", "--json"]) == 0
+    train = json.loads(capsys.readouterr().out)["data"]["train"]
+    assert (train["samples"], train["bad_samples"], train["media"]) == (43, 1, {"image": 3, "audio": 39})
+    assert [source["samples"] for source in train["sources"]] == [3, 40]
+    assert train["tokens"] == sum(source["tokens"] for source in train["sources"])
+
+
+def test_a_source_that_cannot_be_opened_is_named_beside_the_others(mixed, capsys):
+    (mixed.parent / "llava_instruct_150k.json").unlink()
+    assert call(["validate", str(mixed)]) == 1
+    shown = capsys.readouterr()
+    assert "data.train.1 (audiocaps): 40 samples of " in shown.out and "data.train: " not in shown.out
+    assert "moka: data.train.0: the annotation file of `llava_instruct` not found: expected `" in shown.err
+
+
+def test_samples_are_drawn_over_the_whole_of_each_source(mixed, capsys):
+    command = ["validate", str(mixed), "data.on_bad_sample=skip", "--sample", "5", "--json"]
+    assert call(command) == 0
+    first = json.loads(capsys.readouterr().out)["data"]
+    assert [source["samples"] for source in first["train"]["sources"]] == [3, 5]
+    assert [source["samples_in_all"] for source in first["train"]["sources"]] == [3, 40]
+    assert call([*command, "--workers", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == first
+    assert call(["validate", str(mixed), "--sample", "5", "--limit", "5"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
+    assert call(["validate", str(mixed), "--sample", "5", "--write-index", "x.npz"]) == 2
+
+
+def test_an_index_holds_all_sources(mixed, capsys, tmp_path):
+    index, skip = tmp_path / "index.npz", "data.on_bad_sample=skip"
+    named = mixed.read_text().replace("  eval:", f"  index: {index}\n  eval:")
+    (tmp_path / "named.yaml").write_text(named)
+    assert call(["validate", str(tmp_path / "named.yaml"), skip, "--write-index", str(index)]) == 0
+    plan = load_recipe(tmp_path / "named.yaml", [skip])
+    samples = open_source(plan.data.train, plan.data)
+    lengths = read_index(plan.data.lengths_file(), samples, load_processor(plan.model.name))
+    assert len(lengths) == 43 and lengths[10] == 0 and (np.delete(lengths, 10) > 0).all()
+    assert call(["train", str(tmp_path / "named.yaml"), skip, f"output_dir={tmp_path}/out", "data.eval=null"]) == 0
