@@ -47,6 +47,8 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
         if config.text_config is None:
             raise ValueError("`config` has no `text_config`: a composite needs a language model. Pass its config.")
         parts = parts or {}
+        for given in parts.values():
+            _mark_loaded(given)
         self.text_model = parts.get("text_model") or AutoModelForCausalLM.from_config(config.text_config)
         for part in media_parts(config.other_media):
             self._add_part(part, parts.get(f"{part}_encoder"))
@@ -207,3 +209,10 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints the language model only: a frozen encoder stores no activations that could be saved."""
         self.text_model._set_gradient_checkpointing(*args, **kwargs)
+
+
+def _mark_loaded(model: PreTrainedModel) -> None:
+    """Keeps the first weights that `post_init` gives away from a model that has its own, however these came into it:
+    it knows only those that `from_pretrained` loaded."""
+    for module in model.modules():
+        module._is_hf_initialized = True  # pyright: ignore[reportArgumentType]
