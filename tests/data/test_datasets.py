@@ -158,10 +158,20 @@ def test_conversations_are_split_into_turns_with_the_picture_first(made, tmp_pat
     whole = made("llava_instruct")
     split = load_samples({"name": "llava_instruct", "folder": str(tmp_path), "turns": "single"})
     assert [len(sample.messages) for sample in whole] == [4, 2, 4] and len(split) == 5
-    assert all([part["type"] for part in sample.messages[0]["content"]] == ["image", "text"] for sample in split)
+    order = ["text", "image", "text"]
+    assert all([part["type"] for part in sample.messages[0]["content"]] == order for sample in split)
+    asked = "This is an image:\n\nPlease answer this question: "
+    assert text_of(split[1].messages[0]) == asked + "How many are there?"
+    assert text_of(split[2].messages[0]) == asked + "Which colour do the bars have?"
     assert [sample.answer for sample in split[:2]] == [whole[0].messages[1]["content"][0]["text"], whole[0].answer]
     assert [sample.id for sample in split[:3]] == ["000000000000-1", "000000000000-2", "000000000001-1"]
     assert split[1].where.endswith("llava_instruct_150k.json, row 1, turn 2")
+
+
+def test_captions_may_be_asked_with_the_medium_in_front(made):
+    picture, clip, _ = made("video_llava", turns="single")
+    assert text_of(picture.messages[0]) == "This is an image:\n\nPlease answer the question:\nWhat is shown?"
+    assert text_of(clip.messages[0]) == "This is a video:\n\nPlease answer the question:\nWhat is shown?"
 
 
 def test_captions_of_audiocaps_share_recordings(made):

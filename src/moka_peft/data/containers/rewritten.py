@@ -19,7 +19,7 @@ class Rewritten:
         self.rows, self.rewrite, self.place = rows, rewrite, MediaFolder(root)
         self.path, self.sizes, self.block = rows.path, rows.sizes, rows.block
         self.fingerprint = getattr(rows, "fingerprint", None)
-        self.settings = repr(rewrite)
+        self.settings = "; ".join([*filter(None, [getattr(rows, "settings", None)]), repr(rewrite)])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -17,7 +17,10 @@ from moka_peft.data.containers.rewritten import Rewritten
 from moka_peft.data.datasets.layout import Layout, first_medium, one_turn, text_field
 from moka_peft.data.formats.row import Row
 
-PROMPT = "<image>\n{question}\n{choices}\nReply with the letter of the right choice."
+PROMPT = (
+    "This is an image:\n<image>\nPlease answer this question: {question}\n{choices}\n"
+    "Reply with the letter of the right choice."
+)
 
 
 def open_a_okvqa(root: Path, split: str = "train") -> list[Container]:

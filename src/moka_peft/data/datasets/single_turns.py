@@ -11,22 +11,27 @@ from moka_peft.data.containers.contents import Container
 from moka_peft.data.formats.row import Row
 
 _TAG = re.compile(r"\s*<(image|video|audio)>\s*")
-_MEDIA = ("image", "video", "audio")
+_SHOWN = {
+    "image": "This is an image:\n<image>\n",
+    "video": "This is a video:\n<video>\n",
+    "audio": "This is an audio:\n<audio>\n",
+}  # as MokA's authors show media
 
 
 class SingleTurns:
-    """Each question of a container's conversations as a row of its own: the tags of all media, then the question.
+    """Each question of a container's conversations as a row of its own: all media of the row, then the question.
 
-    Holds 8 bytes for each turn. A row that is no such conversation stays one row, which fails when it is read.
+    request: how it is asked, with `{question}`. Holds 8 bytes for each turn. A row that is no such conversation stays
+    one row, which fails when it is read.
     """
 
-    def __init__(self, rows: Container):
-        self.rows, self.path, self.block = rows, rows.path, rows.block
+    def __init__(self, rows: Container, request: str):
+        self.rows, self.path, self.block, self.request = rows, rows.path, rows.block, request
         counts = [_count_turns(rows, index) for index in range(len(rows))]
         self._row = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         self._turn = np.concatenate([np.arange(count, dtype=np.int32) for count in counts] or [self._row])
         self.sizes = [len(self._row)]
-        self.settings = "single turns"
+        self.settings = f"single turns: {request}"
         self.fingerprint = getattr(rows, "fingerprint", None)
 
     def __len__(self) -> int:
@@ -39,7 +44,9 @@ class SingleTurns:
         row, turn = self.rows.read(int(self._row[index])), int(self._turn[index])
         if _turns(row.data) is None:
             return row
-        return replace(row, data=_one_of(row.data, turn), where=self.where(index), name=f"{row.name}-{turn + 1}")
+        return replace(
+            row, data=_one_of(row.data, turn, self.request), where=self.where(index), name=f"{row.name}-{turn + 1}"
+        )
 
 
 def _count_turns(rows: Container, index: int) -> int:
@@ -60,17 +67,18 @@ def _turns(data: Any) -> list[Mapping[str, Any]] | None:
     return turns if ordered else None
 
 
-def _one_of(data: Mapping[str, Any], turn: int) -> dict[str, Any]:
+def _one_of(data: Mapping[str, Any], turn: int, request: str) -> dict[str, Any]:
     """A conversation's row with one of its turns, which is asked with all of its media in front."""
     asked, answered = data["conversations"][2 * turn : 2 * turn + 2]
     question = _TAG.sub("\n", asked["value"]).strip()
-    tags = "".join(f"<{type}>\n" for type in _tags(data))
-    turns = [{"from": "human", "value": tags + question}, {"from": "gpt", "value": answered["value"]}]
+    asked = "".join(_SHOWN[type] for type in _types(data)) + request.format(question=question)
+    turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": answered["value"]}]
     name = {"id": f"{data['id']}-{turn + 1}"} if "id" in data else {}
     return {**data, **name, "conversations": turns}
 
 
-def _tags(data: Mapping[str, Any]) -> Iterator[str]:
-    for type in _MEDIA:
+def _types(data: Mapping[str, Any]) -> Iterator[str]:
+    """The type of each medium of a row."""
+    for type in _SHOWN:
         files = data.get(type) or data.get(f"{type}s") or []
         yield from [type] * (len(files) if isinstance(files, list) else 1)

@@ -4,7 +4,7 @@
     ROOT/llava_image/...                    # the paths of `image` and `video` in its rows start at ROOT
     ROOT/valley/...
 
-A row's question is its own; `turns: single` puts the tag of its medium in front of it, where some rows have it behind.
+Each row asks in its own words; `turns: single` puts its picture or video in front, in the words of MokA's authors.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from moka_peft.data.containers.json_list import StreamedJsonList
 from moka_peft.data.datasets.layout import Layout
 from moka_peft.data.datasets.single_turns import SingleTurns
 
+REQUEST = "Please answer the question:\n{question}"
 FILE = "valley_llavaimage.json"
 
 
@@ -21,4 +22,4 @@ def open_video_llava(root: Path, split: str = "train", *, turns: str = "multi") 
     """The captions, all of which are for training."""
     path = Layout("video_llava", root).find("the annotation file", FILE, f"train_json/{FILE}")
     rows = StreamedJsonList(path, root)
-    return [SingleTurns(rows) if turns == "single" else rows]
+    return [SingleTurns(rows, REQUEST) if turns == "single" else rows]

@@ -30,13 +30,13 @@ def write_video(path: Path, frames: np.ndarray, waveform: np.ndarray) -> None:
     """An MP4 of frames, uint8 [T, H, W, 3] at 8 a second, with sound, float32 [samples] at 16 kHz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        pictures: Any = container.add_stream(_video_codec(), rate=FRAMES_PER_SECOND)
+        pictures: Any = container.add_stream(codec := _video_codec(), rate=FRAMES_PER_SECOND)
+        pictures.options = {"preset": "ultrafast"} if codec == "libx264" else {}  # others gave other bytes now and then
         pictures.height, pictures.width = frames.shape[1:3]
         pictures.pix_fmt, pictures.codec_context.thread_count = "yuv420p", 1
         sound: Any = container.add_stream("aac", rate=RATE_HZ, layout="mono")
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
-            container.mux(pictures.encode(picture))  # left to the encoder, the conversion gave other bytes now and then
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(pictures.encode(None))
         for start in range(0, len(waveform), _SOUND_BLOCK):
             part = np.zeros((1, _SOUND_BLOCK), dtype=np.float32)
