@@ -45,6 +45,10 @@ def test_an_index_knows_its_sources(mixed: MixedSamples, tmp_path: Path):
     for parts in (mixed.parts[::-1], [*mixed.parts[:2], AvDigits(size=4, seed=1)]):
         with pytest.raises(ValueError, match="expected the samples it was written for"):
             read_index(path, MixedSamples(parts), processor)
+    captions = tmp_path / "dataset" / "train.csv"
+    captions.write_text(captions.read_text().replace("quiet", "loud"))
+    with pytest.raises(ValueError, match="expected the samples it was written for"):
+        read_index(path, mixed, processor)
     single = load_samples({"name": "llava_instruct", "folder": str(tmp_path), "turns": "single"})
     assert single.origins != mixed.parts[0].origins  # type: ignore[attr-defined]
 
