@@ -9,19 +9,19 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-BEATS_CHECKPOINTS = ("BEATs_iter3_plus_AS2M.pt", "BEATs_iter3_plus_AS20K.pt", "BEATs_iter3_plus_AS2M_finetuned.pt")
-"""BEATs' published files, known by their name in any folder: one architecture."""
+BEATS = "BEATs_iter3*.pt"
+"""BEATs' published files, in any folder: of one architecture, with and without a classifier."""
 
 
 def published_config(name: str) -> PreTrainedConfig:
     """The config of a published model, as its hub id's `config.json` or its checkpoint describes it.
 
     Two-tower models and encoder-decoders come whole, as on the hub; Qwen2.5-Omni as its thinker, the part that
-    trains. A name that ends in one of `BEATS_CHECKPOINTS` gives BEATs' config. `published.json` holds the fields
+    trains. `BEATS` says which files are BEATs'. `published.json` holds the fields
     that set sizes, vocabulary, positions and ties; the rest are the class's defaults. Raises ValueError with the
     known names for any other.
     """
-    if PurePosixPath(name).name in BEATS_CHECKPOINTS:
+    if PurePosixPath(name).match(BEATS):
         from .beats import BeatsConfig
 
         return BeatsConfig()
@@ -35,8 +35,8 @@ def published_config(name: str) -> PreTrainedConfig:
 
 
 def published_names() -> list[str]:
-    """Every name that `published_config` knows: hub ids, then BEATs' files."""
-    return [*_table(), *BEATS_CHECKPOINTS]
+    """Every name that `published_config` knows: hub ids, then the pattern of BEATs' files."""
+    return [*_table(), BEATS]
 
 
 @cache
