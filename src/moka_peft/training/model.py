@@ -78,17 +78,18 @@ def add_adapter(
     method: str,
     *,
     train: Sequence[str] = (),
+    routing: RoutingSpec | None = None,
     **settings: Any,
 ) -> PeftModel:
     """Puts a `moka` or `lora` adapter on a model; the parts in `train` ("projectors", "towers", "embeddings") train
     in full, in copies that PEFT saves with the adapter. With `none` they are all that trains.
 
-    settings: keywords of `MokaConfig`, of which LoRA leaves out its own (`MOKA_ONLY`). Raises ValueError where
-    they do not fit the model.
+    settings: keywords of `MokaConfig`, of which LoRA leaves out its own (`MOKA_ONLY`). routing: read from the
+    processor unless given. Raises ValueError where they do not fit the model.
     """
     forget_absent_layers(model)
     if method == "moka":
-        spec = RoutingSpec.from_pretrained(model, processor)
+        spec = routing or RoutingSpec.from_pretrained(model, processor)
         config: PeftConfig = MokaConfig(**settings, routing=spec)
     elif (
         method == "none"

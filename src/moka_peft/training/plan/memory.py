@@ -1,0 +1,146 @@
+"""How many parameters a recipe's model has, part by part, and what each GPU holds of them while it trains."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from peft import PeftModel
+from torch import Tensor, nn
+
+from moka_peft.training.parts import find_parts
+
+STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
+PREFETCHED_LAYERS = 2  # gathered at once: the one that runs and the next
+BLOCK = 256  # elements of an 8-bit state that share a float32 scale (bitsandbytes)
+LEAST_8BIT = 4096  # elements: states of smaller weights stay in 32 bits
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the model: its parameters, those that train, and the bytes of its weights.
+
+    The frozen original of a module that trains in a copy counts in `bytes` alone: PEFT keeps both.
+    """
+
+    parameters: int
+    trained: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that one GPU holds all the time. gathered: of sharded weights, what is whole at once. buckets: the copies
+    of gradients that are sent to other processes."""
+
+    weights: int
+    gathered: int
+    gradients: int
+    buckets: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gathered + self.gradients + self.buckets + self.optimizer
+
+
+def count_parts(model: PeftModel) -> dict[str, Part]:
+    """The parts of an adapted model: "text", "vision", "audio", another tower by its name, "projectors", "adapter"."""
+    names = find_parts(model.get_base_model())
+    found: dict[str, Counter[str]] = {}
+    for name, weight in model.named_parameters():
+        is_original = ".original_module." in name
+        part = found.setdefault(_part_of(name, names), Counter())
+        part["bytes"] += weight.nbytes
+        part["parameters"] += 0 if is_original else weight.numel()
+        part["trained"] += weight.numel() if weight.requires_grad else 0
+    place = {"text": 0, "vision": 1, "audio": 2, "projectors": 4, "adapter": 5}
+    ordered = sorted(found, key=lambda part: (place.get(part, 3), part))
+    return {part: Part(**{key: found[part][key] for key in ("parameters", "trained", "bytes")}) for part in ordered}
+
+
+def _part_of(name: str, parts: dict[str, list[str]]) -> str:
+    path = re.sub(r"\.modules_to_save\.[^.]+|\.original_module", "", name.removeprefix("base_model.model."))
+    if re.search(r"\.(lora|moka)_", path):
+        return "adapter"
+    if any(path.startswith(f"{module}.") for module in parts["projectors"]):
+        return "projectors"
+    tower = next((tower for tower in parts["towers"] if path.startswith(f"{tower}.")), None)
+    if tower is None:
+        return "text"
+    words = {"vision": ("vision", "visual", "image"), "audio": ("audio", "speech")}
+    return next((part for part, known in words.items() if any(word in tower for word in known)), tower)
+
+
+def count_held(model: PeftModel, *, optimizer: str | None, gpus: int = 1, strategy: str = "ddp") -> Held:
+    """What one of `gpus` holds under `strategy`. Raises ValueError for an optimizer whose states are unknown."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    weights = _bytes(model)
+    gradients = sum(weight.nbytes for weight in trained)
+    states = sum(optimizer_bytes(weight, optimizer) for weight in trained)
+    if gpus == 1:
+        return Held(weights, 0, gradients, 0, states)
+    match strategy:
+        case "ddp":
+            return Held(weights, 0, gradients, gradients, states)
+        case "zero2":
+            return Held(weights, 0, gradients // gpus, gradients, states // gpus)
+    gathered = _gathered(model)
+    return Held(weights // gpus, gathered, gradients // gpus, _largest_gradients(model), states // gpus)
+
+
+def optimizer_bytes(weight: Tensor, optimizer: str | None) -> int:
+    """The states of one weight, by the Trainer's name of the optimizer; None: AdamW, two moments of its own dtype."""
+    name, elements = optimizer or "adamw_torch_fused", weight.numel()
+    moments = next((count for word, count in MOMENTS.items() if word in name), None)
+    if moments is None:
+        raise ValueError(
+            f"`training.optimizer` {name} is none whose states are known here: expected a name with one of "
+            f"{', '.join(MOMENTS)}. Leave it out for the plan: training.optimizer=adamw_torch"
+        )
+    if "adafactor" in name:
+        rows = sum(weight.shape[-2:]) if weight.dim() > 1 else elements
+        return 4 * rows
+    if "8bit" in name and elements >= LEAST_8BIT:
+        return moments * (elements + 4 * -(-elements // BLOCK))
+    return moments * elements * weight.element_size()
+
+
+MOMENTS = {"adafactor": 1, "adam": 2, "lion": 1, "ademamix": 3, "rmsprop": 1, "adagrad": 1, "sgd": 0}
+"""States per element, by a word of the optimizer's name; the first that fits."""
+
+
+def _units(model: PeftModel) -> list[nn.Module]:
+    """The modules that sharding gathers one by one: the layers that the model lists."""
+    base: Any = model.get_base_model()
+    listed = set(getattr(base, "_no_split_modules", None) or ())
+    layers = [module for module in base.modules() if type(module).__name__ in listed]
+    return layers or list(base.get_decoder().layers)
+
+
+def _gathered(model: PeftModel) -> int:
+    """What belongs to no layer stays whole for a step; of layers, the largest ones while they run."""
+    units = _units(model)
+    inside = {id(weight) for unit in units for weight in unit.parameters()}
+    root = sum(weight.nbytes for weight in model.parameters() if id(weight) not in inside)
+    return root + PREFETCHED_LAYERS * max(map(_bytes, units))
+
+
+def _largest_gradients(model: PeftModel) -> int:
+    """Gradients of what is reduced together, before they are divided: of a layer, or of all that is in none."""
+    units = _units(model)
+    inside = {id(weight) for unit in units for weight in unit.parameters()}
+    root = sum(w.nbytes for w in model.parameters() if w.requires_grad and id(w) not in inside)
+    return max(root, *(sum(w.nbytes for w in unit.parameters() if w.requires_grad) for unit in units))
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(module))
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
