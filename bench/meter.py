@@ -28,12 +28,21 @@ class Meter:
 
     def run(self, work: Callable[[], Any]) -> Any:
         """Does `work` and notes its seconds, until the device has finished it."""
+        end = self.start()
+        result = work()
+        end()
+        return result
+
+    def start(self) -> Callable[[], None]:
+        """The same for work that is done elsewhere: what is returned notes the seconds since."""
         self._wait()
         start = time.perf_counter()
-        result = work()
-        self._wait()
-        self.seconds.append(round(time.perf_counter() - start, 4))
-        return result
+
+        def end() -> None:
+            self._wait()
+            self.seconds.append(round(time.perf_counter() - start, 4))
+
+        return end
 
     def facts(self) -> dict[str, Any]:
         return {
