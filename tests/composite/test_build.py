@@ -79,6 +79,16 @@ def test_parts_compute_what_they_did(folders):
     )
 
 
+def test_half_precision_leaves_positions_exact(folders):
+    """Angles of rotary positions are wrong by radians where `inv_freq` is rounded to bfloat16."""
+    text = LlamaForCausalLM.from_pretrained(folders["text"], dtype=torch.bfloat16)
+    model, _ = build_composite(**folders, dtype="bfloat16")
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    ids = torch.arange(900)[None] % 9 + 10
+    assert torch.equal(model.text_model.model.rotary_emb.inv_freq, text.model.rotary_emb.inv_freq)
+    assert torch.equal(model(input_ids=ids).logits[..., : text.vocab_size], text(input_ids=ids).logits)
+
+
 def test_new_rows_of_embeddings_are_the_mean(folders):
     before = LlamaForCausalLM.from_pretrained(folders["text"])
     model, processor = build_composite(**folders)

@@ -69,7 +69,8 @@ def build_composite(
     )
     parts = {"text_model": text_model, **{f"{part}_encoder": encoder for part, encoder in encoders.items()}}
     with text_model.device:  # where the projectors are made
-        model = CompositeForConditionalGeneration(config, parts).to(text_model.dtype).eval()
+        model = CompositeForConditionalGeneration(config, parts).eval()
+    _cast(model, text_model.dtype)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     shapes = {kind: {"shape": list(section["shape"])} for kind, section in sections.items()}
     readers = {kind: section["reader"] for kind, section in sections.items() if section.get("reader")}
@@ -115,6 +116,13 @@ def fit_processor(
         blank = torch.zeros(1, *medium["shape"], device=model.device)
         medium["tokens"] = model.embed_media(kind, blank).shape[1]
     return processor
+
+
+def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Gives a model's weights a dtype, as loading does: `model.to` would round the angles of rotary positions too."""
+    for weight in model.state_dict(keep_vars=True).values():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
 
 
 def _other_section(kind: str, section: dict[str, Any]) -> dict[str, Any]:

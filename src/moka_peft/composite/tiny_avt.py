@@ -166,8 +166,9 @@ def tiny_avt_processor() -> CompositeProcessor:
     )
 
 
-def load_tiny_avt() -> tuple[CompositeForConditionalGeneration, CompositeProcessor]:
+def load_tiny_avt(dtype: str = "auto") -> tuple[CompositeForConditionalGeneration, CompositeProcessor]:
     """The trained model and its processor, from the package's own folder. Raises FileNotFoundError without it."""
     if not (FOLDER / "model.safetensors").is_file():
         raise FileNotFoundError(f"tiny-avt has no weights in {FOLDER}. Make them with scripts/build_tiny_avt.py.")
-    return CompositeForConditionalGeneration.from_pretrained(FOLDER), CompositeProcessor.from_pretrained(FOLDER)
+    model = CompositeForConditionalGeneration.from_pretrained(FOLDER, dtype=dtype)
+    return model, CompositeProcessor.from_pretrained(FOLDER)

@@ -42,8 +42,7 @@ def load_model(
     if name is None:
         model, processor = open_composite(**parts, dtype=dtype)
     elif name == "tiny-avt":
-        model, processor = load_tiny_avt()
-        model = model if dtype == "auto" else model.to(getattr(torch, dtype))
+        model, processor = load_tiny_avt(dtype)
     else:
         model = _model_class(name, revision).from_pretrained(name, revision=revision, dtype=dtype)
         processor = load_processor(name, revision) if with_processor else None
