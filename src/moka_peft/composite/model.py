@@ -174,11 +174,12 @@ class CompositeForConditionalGeneration(PreTrainedModel, MediaGeneration, Genera
         return inputs_embeds
 
     def train(self, mode: bool = True) -> "CompositeForConditionalGeneration":
-        """Sets training mode; an encoder with no trainable weight stays in eval, so its dropout stays off."""
+        """Sets training mode; an encoder or projector with no trainable weight stays in eval, its dropout off."""
         super().train(mode)
-        for encoder in (getattr(self, f"{part}_encoder") for part in media_parts(self.config.other_media)):
-            if encoder is not None and not any(weight.requires_grad for weight in encoder.parameters()):
-                encoder.eval()
+        for part in media_parts(self.config.other_media):
+            for module in (getattr(self, f"{part}_encoder"), getattr(self, f"{part}_projector")):
+                if module is not None and not any(weight.requires_grad for weight in module.parameters()):
+                    module.eval()
         return self
 
     def get_decoder(self) -> Any:
