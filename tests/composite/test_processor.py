@@ -132,6 +132,23 @@ def test_media_of_an_absent_part_are_refused(processor):
         unfitted(text=IMAGE, images=[picture(0)])
 
 
+def test_placeholders_of_an_absent_part_are_words(processor):
+    """Text about HTML says <audio>; a composite that only sees takes it as text."""
+    seeing = CompositeProcessor(processor.image_processor, None, processor.tokenizer, tokens_per_image=4)
+    asked = [
+        {"role": "user", "content": [{"type": "image", "image": picture(0)}, {"type": "text", "text": "<audio>?"}]}
+    ]
+    seeing.chat_template = processor.chat_template
+    inputs = seeing.apply_chat_template(asked, tokenize=True, return_dict=True)
+    assert len(inputs["pixel_values"]) == 1 and "input_features" not in inputs
+    assert "<audio>?" in seeing.decode(inputs["input_ids"][0])
+
+
+def test_a_video_without_frames_is_refused(processor):
+    with pytest.raises(ValueError, match="`videos` holds a video without frames: expected at least one"):
+        processor(text=VIDEO, videos=[np.zeros((0, 32, 32, 3), dtype=np.uint8)])
+
+
 MESSAGES = [
     {"role": "user", "content": [{"type": "image", "image": picture(0)}, {"type": "text", "text": "How many?"}]},
     {"role": "assistant", "content": "four"},

@@ -78,6 +78,11 @@ def is_clip(value: Any) -> bool:
     return not isinstance(value, list | tuple) or (len(value) > 0 and isinstance(value[0], int | float))
 
 
+def is_given(media: Any) -> bool:
+    """Whether there is any medium: neither None nor lists of nothing."""
+    return any(map(is_given, media)) if isinstance(media, list | tuple) else media is not None
+
+
 def sort_to_rows(media: Media | None, per_row: list[int], name: str) -> list[Any]:
     """Checks that media fit the placeholders of their rows and returns them as one flat list.
 

@@ -43,7 +43,7 @@ def check_ids(tokenizer: Any, input_ids: Any, texts: list[str], kinds: Iterable[
 def _repeat_in(text: str, queues: dict[str, tuple[str, Iterator[int]]]) -> tuple[str, list[dict]]:
     """One text with its placeholders repeated, and where they went."""
     pieces, offsets, last, grown = [], [], 0, 0
-    for match in re.finditer("|".join(map(re.escape, queues)), text):
+    for match in re.finditer("|".join(map(re.escape, queues)), text) if queues else ():
         (name, numbers), (start, end) = queues[match.group()], match.span()
         repeated = match.group() * next(numbers)
         new_span = (start + grown, start + grown + len(repeated))

@@ -12,7 +12,7 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, Proc
 
 from .chat import as_batch, flatten_parts, media_of
 from .kinds import raw_name
-from .media import argument_of, cut_segments, load_frame, load_image_processor, sort_to_rows
+from .media import argument_of, cut_segments, is_given, load_frame, load_image_processor, sort_to_rows
 from .other_media import read_pieces
 from .placeholders import PLACEHOLDERS, check_ids, placeholder_of, repeat_placeholders
 
@@ -87,10 +87,11 @@ class CompositeProcessor(ProcessorMixin):
         given = {"image": images, "video": videos, "audio": audios if audio is None else audio}
         given |= {kind: text_kwargs.pop(kind, None) for kind in self.other_media}
         items = {kind: self._sort(kind, given[kind], rows) for kind in self.kinds}
-        pieces = {kind: [self._cut(kind, item, sampling_rate) for item in items[kind]] for kind in self.kinds}
+        present = [kind for kind in self.kinds if getattr(self, f"{kind}_token")]
+        pieces = {kind: [self._cut(kind, item, sampling_rate) for item in items[kind]] for kind in present}
         rows, offsets = repeat_placeholders(rows, {kind: self._tokens(kind, cut) for kind, cut in pieces.items()})
         data = dict(self.tokenizer(rows, return_tensors=return_tensors, **text_kwargs))
-        check_ids(self.tokenizer, data["input_ids"], rows, self.kinds)
+        check_ids(self.tokenizer, data["input_ids"], rows, present)
         if return_text_replacement_offsets:
             data["text_replacement_offsets"] = offsets
         for kind, cut in pieces.items():
@@ -142,19 +143,23 @@ class CompositeProcessor(ProcessorMixin):
         return [*self.tokenizer.model_input_names, *media]
 
     def _sort(self, kind: str, media: Any, rows: list[str]) -> list[Any]:
-        """The media of one kind as a flat list that fits the placeholders. Raises where its part is missing."""
-        items = sort_to_rows(media, [row.count(placeholder_of(kind)) for row in rows], kind)
-        if items and getattr(self, f"{kind}_token") is None:
+        """The media of one kind as a flat list that fits the placeholders; without its part, `<audio>` in text is a
+        word like others. Raises where media came without their part."""
+        if getattr(self, f"{kind}_token"):
+            return sort_to_rows(media, [row.count(placeholder_of(kind)) for row in rows], kind)
+        if is_given(media):
             raise ValueError(
                 f"`{argument_of(kind)}` were given, but this processor has no `{_PART_OF[kind]}`. Leave them and their "
                 f"{placeholder_of(kind)} out, or build the composite with an encoder for them."
             )
-        return items
+        return []
 
     def _cut(self, kind: str, item: Any, sampling_rate: int | None) -> list[Any]:
         """What the encoder sees of one medium, piece by piece: an image, a video's frames, a clip's segments."""
         if kind in self.other_media:
             return read_pieces(kind, item, self.readers.get(kind), **self.other_media[kind])
+        if kind == "video" and len(item) == 0:
+            raise ValueError("`videos` holds a video without frames: expected at least one. Leave it out.")
         if kind != "audio":
             return [load_frame(image) for image in ([item] if kind == "image" else item)]
         expected = self.feature_extractor.sampling_rate
