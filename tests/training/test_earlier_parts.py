@@ -111,6 +111,18 @@ def test_fresh_projectors_that_do_not_train_are_kept(place: Path, write):
     assert weights and all(torch.equal(projector_of(adapted)[name], weight) for name, weight in weights.items())
 
 
+def test_what_an_earlier_run_began_with_comes_along(stage1: Path, place: Path, write):
+    """Parts one after another: the second run trains another part, and keeps the first one's."""
+    norm = {"method": "none", "modules_to_save": ["text_model.model.norm"]}
+    train(write("second", {"start_from": [str(stage1)]}, adapter=norm, train={"projectors": False}))
+    lora = {"method": "lora", "r": 2}
+    train(write("third", {"start_from": [str(place / "second")]}, adapter=lora, train={"projectors": False}))
+    adapted, _ = load_adapted(place / "third")
+    for run in ("stage1", "second"):
+        for name, weight in load_file(place / run / WEIGHTS).items():
+            assert torch.equal(adapted.get_base_model().state_dict()[name.removeprefix("base_model.model.")], weight)
+
+
 def test_two_runs_of_one_part(stage1: Path, place: Path, write):
     shutil.copytree(stage1, place / "again")
     with pytest.raises(ValueError, match="again and .*stage1 both trained `vision_projector.*Keep one of them"):

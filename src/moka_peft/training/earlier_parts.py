@@ -18,8 +18,9 @@ ADAPTER_WORDS = ("lora_", "moka_")
 def start_from(model: nn.Module, folders: Sequence[str | Path]) -> list[str]:
     """Puts the fully trained parts of earlier runs into a model and returns the names of these weights.
 
-    Each folder is that of a finished run. Raises ValueError, before anything is changed, where a run trained no part in
-    full, two runs trained the same one, or one does not fit the model.
+    Each folder is that of a finished run; what such a run began with itself comes along where no other one trained it.
+    Raises ValueError, before anything is changed, where a run trained no part in full, two runs trained the same one,
+    or one does not fit the model.
     """
     found: dict[str, Tensor] = {}
     owner: dict[str, Path] = {}
@@ -33,6 +34,15 @@ def start_from(model: nn.Module, folders: Sequence[str | Path]) -> list[str]:
         _check_fit(model, weights, folder)
         found |= weights
         owner |= dict.fromkeys(weights, folder)
+    for folder in map(Path, folders):
+        carried = {name: weight for name, weight in _kept_parts(folder).items() if name not in owner}
+        _check_fit(model, carried, folder)
+        if other := [name for name, weight in carried.items() if not torch.equal(weight, found.get(name, weight))]:
+            raise ValueError(
+                f"`start_from`: {folder} and a run before it kept `{other[0]}` as they found it, with other values. "
+                "Let one of these runs start from the other, and give that one."
+            )
+        found |= carried
     _copy(model, found)
     return sorted(found)
 
@@ -63,10 +73,14 @@ def keep_parts(model: Any, names: Sequence[str], folder: Path) -> None:
 
 def restore_parts(model: nn.Module, folder: Path) -> None:
     """Puts the weights that `keep_parts` wrote back into a fresh base model."""
-    if (folder / FILE).is_file():
-        weights = load_file(folder / FILE)
-        _check_fit(model, weights, folder)
-        _copy(model, weights)
+    weights = _kept_parts(folder)
+    _check_fit(model, weights, folder)
+    _copy(model, weights)
+
+
+def _kept_parts(folder: Path) -> dict[str, Tensor]:
+    """The weights that `keep_parts` wrote; none where it had none to write."""
+    return load_file(folder / FILE) if (folder / FILE).is_file() else {}
 
 
 def _is_part(name: str) -> bool:
