@@ -51,6 +51,16 @@ def made(tmp_path: Path):
     return make
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_folder_may_be_named_from_here(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    split = DATASETS[name].splits[-1]
+    write_generated(name, "data/here", samples=1, split=split)
+    (sample,) = load_samples({"name": name, "folder": "data/here", "split": split})
+    parts = [part for message in sample.messages for part in message["content"] if part["type"] != "text"]
+    assert parts and all(Path(part[part["type"]]).is_file() for part in parts)
+
+
 def test_a_recipe_and_the_writers_know_every_dataset():
     (known,) = [choice for choice in get_args(Source.model_fields["name"].annotation) if choice is not type(None)]
     assert set(get_args(known)) == {*DATASETS, *GENERATED}

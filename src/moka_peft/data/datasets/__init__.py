@@ -50,7 +50,7 @@ def open_dataset(name: str, folder: str | Path, split: str = "train", **options:
     is not in the folder."""
     if problems := check_options(name, {"split": split, **options}):
         raise ValueError("; ".join(f"`{key}` of {name} {text}" for key, text in problems))
-    return DATASETS[name].open(Path(folder), split, **options)
+    return DATASETS[name].open(Path(folder).absolute(), split, **options)  # media found below it are looked up again
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
