@@ -191,7 +191,7 @@ def test_media_of_aligned_models_are_counted(tmp_path, name, source, media):
 def test_an_aligned_model_is_planned(tmp_path):
     recipe = load_recipe(aligned(tmp_path, "llava-hf/llava-1.5-7b-hf", "llava_instruct"), without_files=True)
     plan = make_plan(recipe)
-    assert not plan.towers_run and "own towers" in as_text(plan)[-1]
+    assert not plan.towers_run and "own towers" in as_text(plan)[-1] and "576 image (1 image)" in as_text(plan)[-3]
     assert plan.parts["adapter"].trained == plan.trained and plan.activations.decoder > 0
     assert plan.parts["vision"].parameters == 303_507_456 and plan.parts["projectors"].parameters == 20_979_712
 

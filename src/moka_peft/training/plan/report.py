@@ -95,7 +95,10 @@ def _fit(plan: Plan, memory_gib: float | None) -> list[str]:
 def _tokens(plan: Plan) -> list[str]:
     lines = []
     for sample in plan.samples:
-        kinds = (f"{tokens} {kind} ({_units(kind, sample.units[kind])})" for kind, tokens in sample.media.items())
+        kinds = (
+            f"{tokens} {kind} ({_units(kind, sample.units[kind], plan.towers_run)})"
+            for kind, tokens in sample.media.items()
+        )
         parts = " + ".join([*kinds, f"{sample.text} text"])
         lines.append(f"A sample of {sample.source}: {parts} = {sample.total} tokens; {sample.basis}.")
     lines.append(
@@ -106,8 +109,8 @@ def _tokens(plan: Plan) -> list[str]:
     return lines
 
 
-def _units(kind: str, count: int) -> str:
-    word = {"image": "image", "video": "frame", "audio": "segment"}.get(kind, kind)
+def _units(kind: str, count: int, is_composite: bool) -> str:
+    word = {"image": "image", "video": "frame", "audio": "segment" if is_composite else "second"}.get(kind, kind)
     return f"{count} {word}{'s' if count != 1 else ''}"
 
 
