@@ -34,11 +34,14 @@ def trainer_arguments(
     save_steps: int,
     num_workers: int,
     report_to: Sequence[str] = (),
+    find_unused: bool = False,
 ) -> TrainingArguments:
     """The Trainer's settings; every step's loss is logged, so that a resumed run's curve has no seam.
 
-    Every process uses every trained weight in every batch (`training_collator`), so none are looked for. optimizer:
-    None takes the Trainer's own AdamW, which is fused where torch has that.
+    Every process uses every trained module in every batch (`training_collator`), so that unused weights are not looked
+    for, unless `find_unused`: a tower has some whose output nothing reads (a pooling head, layers after the last one
+    that features are taken from) or that it skips at random. optimizer: None takes the Trainer's own AdamW, which is
+    fused where torch has that.
     """
     on_gpu = torch.cuda.is_available()
     return TrainingArguments(
@@ -71,7 +74,7 @@ def trainer_arguments(
         run_name=output_dir.parent.name,
         disable_tqdm=True,
         use_cpu=not on_gpu,
-        ddp_find_unused_parameters=False if world_size() > 1 else None,
+        ddp_find_unused_parameters=find_unused if world_size() > 1 else None,
         ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
         **({"optim": optimizer} if optimizer else {}),
         **_checkpointing(gradient_checkpointing),

@@ -147,7 +147,10 @@ def _trainer(
 ) -> MokaTrainer:
     settings = recipe.training.model_dump(exclude=ELSEWHERE)
     others = [name for name in recipe.training.report_to if name != "tensorboard"]
-    arguments = trainer_arguments(out / folder.CHECKPOINTS, seed=recipe.seed, report_to=others, **settings)
+    partly_used = "towers" in recipe.trained_parts() or bool(recipe.adapter.modules_to_save)
+    arguments = trainer_arguments(
+        out / folder.CHECKPOINTS, seed=recipe.seed, report_to=others, find_unused=partly_used, **settings
+    )
     rates = {
         "projectors": recipe.training.projector_learning_rate,
         "towers": recipe.training.tower_learning_rate,
