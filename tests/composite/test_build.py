@@ -1,8 +1,11 @@
 """Composing from pretrained folders: nothing is lost, and the parts get what they need."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     ASTFeatureExtractor,
     AutoTokenizer,
@@ -87,6 +90,16 @@ def test_half_precision_leaves_positions_exact(folders):
     ids = torch.arange(900)[None] % 9 + 10
     assert torch.equal(model.text_model.model.rotary_emb.inv_freq, text.model.rotary_emb.inv_freq)
     assert torch.equal(model(input_ids=ids).logits[..., : text.vocab_size], text(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("part", ["text", "vision", "audio"])
+def test_a_part_that_lacks_weights_is_refused(folders, part):
+    """transformers would go on with random ones, as for a Whisper's encoder that was saved by itself."""
+    file = Path(folders[part]) / "model.safetensors"
+    weights = load_file(file)
+    save_file({name.removeprefix("encoder."): weight for name, weight in weights.items() if "norm" not in name}, file)
+    with pytest.raises(ValueError, match=f"`{part}` cannot be loaded from .*weights of .* are not there, such as `"):
+        build_composite(**folders)
 
 
 def test_new_rows_of_embeddings_are_the_mean(folders):

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrained
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .beats import BeatsFeatureExtractor, load_beats, read_beats_config
+from .loading import load_whole
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ class EncoderKind:
     leading_tokens: Callable[[Any], int] = lambda config: 0
     fit: Callable[[Any, Tensor], tuple[Tensor, int | None]] = lambda config, media: (media, None)
     build: Callable[..., Any] = AutoModel.from_config
-    load: Callable[..., Any] = AutoModel.from_pretrained
+    load: Callable[..., Any] = partial(load_whole, AutoModel.from_pretrained)
+
+
+WHISPER_MAY_LACK = r"^decoder\."
 
 
 def _load_whisper_encoder(name: str, **kwargs: Any) -> PreTrainedModel:
-    return WhisperModel.from_pretrained(name, **kwargs).get_encoder()
+    return load_whole(WhisperModel.from_pretrained, name, WHISPER_MAY_LACK, **kwargs).get_encoder()
 
 
 def _fill_whisper_window(config: Any, features: Tensor) -> tuple[Tensor, int | None]:
@@ -76,7 +80,7 @@ ENCODERS: dict[str, EncoderKind] = {
     "vit": EncoderKind(
         lambda config: 1,
         build=partial(AutoModel.from_config, add_pooling_layer=False),
-        load=partial(AutoModel.from_pretrained, add_pooling_layer=False),
+        load=partial(load_whole, AutoModel.from_pretrained, add_pooling_layer=False),
     ),
     "wav2vec2": EncoderKind(fit=_check_waveforms),
     "whisper": EncoderKind(fit=_fill_whisper_window, build=WhisperEncoder, load=_load_whisper_encoder),

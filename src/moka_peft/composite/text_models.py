@@ -12,9 +12,13 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from .loading import load_whole
+
 VISUAL_KEYS = r"^(model\.)?visual\."
 INNER_KEYS = r"^model\.language_model\."
 """Names in Qwen2.5-VL's files: the tower's, and the decoder's where a later transformers wrote them."""
+
+NOTHING = r"(?!)"
 
 
 class QwenWithoutVision(Qwen2ForCausalLM):
@@ -31,7 +35,7 @@ def load_text_model(name: str, dtype: str | torch.dtype = "auto") -> PreTrainedM
     """
     config: Any = AutoConfig.from_pretrained(name)
     if config.model_type != "qwen2_5_vl":
-        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        return load_whole(AutoModelForCausalLM.from_pretrained, name, NOTHING, dtype=dtype)
     model, report = QwenWithoutVision.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
         name, config=text_config_of(config), dtype=dtype, key_mapping={INNER_KEYS: "model."}, output_loading_info=True
     )

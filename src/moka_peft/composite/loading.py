@@ -1,0 +1,22 @@
+"""Loads pretrained parts whole: transformers gives random values to what a folder lacks, and only logs it."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+MAY_LACK = r"(^|\.)(masked_spec_embed|mask_token|pooler|head)(\.|$)"
+"""Weights that a forward here never reads: those of pre-training, and of pooled outputs."""
+
+
+def load_whole(load: Callable[..., Any], name: str, may_lack: str = MAY_LACK, **kwargs: Any) -> Any:
+    """What `load(name, **kwargs)`, a `from_pretrained`, gives. `may_lack` matches weights that may be missing.
+
+    Raises ValueError where others are missing.
+    """
+    model, report = load(name, output_loading_info=True, **kwargs)
+    if missing := sorted(key for key in report["missing_keys"] if not re.search(may_lack, key)):
+        raise ValueError(
+            f"{len(missing)} weights of {type(model).__name__} are not there, such as `{missing[0]}`: they would be "
+            "random."
+        )
+    return model
