@@ -175,6 +175,33 @@ def test_parts_are_looked_at_without_their_weights(stage1: Path, place: Path, wr
     assert "visual" in drawn and "visual" in capsys.readouterr().out
 
 
+def test_stage_1_on_several_sources_goes_on_where_it_was_killed(place: Path, write):
+    """A written recipe lacks the keys that nobody set; those of sources in a list must not count as a change."""
+    settings = {"adapter": {"method": "none"}, "data": {"train": [{"path": str(place / "captions.json")}] * 2}}
+    settings["training"] = {"steps": 2, "batch_size": 2, "num_threads": 1, "save_steps": 1}
+    train(write("killed", **settings))
+    whole = load_file(place / "killed" / WEIGHTS)
+    for left in ("metrics.json", WEIGHTS):
+        (place / "killed" / left).unlink()
+    shutil.rmtree(place / "killed" / "checkpoints" / "checkpoint-2")
+    assert train(write("killed", **settings, resume=True))["steps"] == 2
+    resumed = load_file(place / "killed" / WEIGHTS)
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    (place / "killed" / "metrics.json").unlink()
+    settings["data"]["train"][1] = {"path": str(place / "captions.json"), "format": "llava"}
+    with pytest.raises(ValueError, match=r"it differs \(data.train.1.format: None -> llava\)"):
+        train(write("killed", **settings, resume=True))
+
+
+def test_a_moved_chat_template(place: Path, write):
+    template = place / "template.jinja"
+    template.write_text(tiny_avt_processor().chat_template + "{# own #}")
+    train(write("templated", {"chat_template": str(template)}, adapter={"method": "none"}))
+    template.unlink()
+    _, processor = load_adapted(place / "templated")
+    assert processor.chat_template.endswith("{# own #}")
+
+
 def test_a_run_on_parts_answers(stage1: Path, place: Path, capsys):
     asked = ["--image", str(place / "0.png"), "--max-new-tokens", "2", "Read the digits."]
     assert call(["generate", "--adapter", str(stage1), *asked]) == 0

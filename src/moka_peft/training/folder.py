@@ -113,9 +113,11 @@ def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `section.key` -> value, without those left at None."""
+    """Nested settings as `section.key` -> value, also in lists of sections, without those left at None."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
+        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            value = {str(place): one for place, one in enumerate(value)}
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         elif value is not None:
