@@ -139,6 +139,8 @@ def base_of(folder: Path) -> dict[str, Any]:
     """
     if (folder / RECIPE).is_file():
         model = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))["model"]
+        if model.get("chat_template"):
+            model["chat_template"] = str(folder / "chat_template.jinja")  # as the processor saved it
         return {key: value for key, value in model.items() if key != "start_from"}  # the folder has those parts
     config = PeftConfig.from_pretrained(str(folder))
     if not config.base_model_name_or_path:
