@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from moka_peft.cli import call
 from moka_peft.composite import load_tiny_avt, tiny_avt_processor
 from moka_peft.data.digit_strips import draw_strip
 from moka_peft.training import RecipeError, load_adapted, load_recipe, train
-from moka_peft.training.earlier_parts import FILE, WEIGHTS
+from moka_peft.training.earlier_parts import FILE, WEIGHTS, keep_parts, restore_parts
 
 PROJECTOR = "vision_projector."
 
@@ -121,6 +122,14 @@ def test_what_an_earlier_run_began_with_comes_along(stage1: Path, place: Path, w
     for run in ("stage1", "second"):
         for name, weight in load_file(place / run / WEIGHTS).items():
             assert torch.equal(adapted.get_base_model().state_dict()[name.removeprefix("base_model.model.")], weight)
+
+
+def test_statistics_of_a_tower_are_kept(tmp_path: Path):
+    trained, fresh = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    trained(torch.randn(8, 2) + 3)
+    keep_parts(SimpleNamespace(get_base_model=lambda: trained), list(trained.state_dict()), tmp_path)
+    restore_parts(fresh, tmp_path)
+    assert all(torch.equal(weight, fresh.state_dict()[name]) for name, weight in trained.state_dict().items())
 
 
 def test_two_runs_of_one_part(stage1: Path, place: Path, write):

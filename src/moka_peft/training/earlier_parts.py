@@ -65,7 +65,8 @@ def keep_parts(model: Any, names: Sequence[str], folder: Path) -> None:
 
     names: what came from earlier runs, or was made for this one. With it the run's folder stands alone.
     """
-    weights = dict(model.get_base_model().named_parameters())  # PEFT renamed what trains in a copy
+    base = model.get_base_model()
+    weights = dict(base.named_parameters()) | dict(base.named_buffers())  # PEFT renamed what trains in a copy
     left = {name: weights[name].detach().cpu().contiguous() for name in names if name in weights}
     if left:
         save_file(left, folder / FILE)
