@@ -147,7 +147,8 @@ def _trainer(
 ) -> MokaTrainer:
     settings = recipe.training.model_dump(exclude=ELSEWHERE)
     others = [name for name in recipe.training.report_to if name != "tensorboard"]
-    partly_used = "towers" in recipe.trained_parts() or bool(recipe.adapter.modules_to_save)
+    adapter, in_towers = recipe.adapter, "towers" in recipe.trained_parts()
+    partly_used = in_towers or bool(adapter.modules_to_save or adapter.method == "lora" and adapter.target_modules)
     arguments = trainer_arguments(
         out / folder.CHECKPOINTS, seed=recipe.seed, report_to=others, find_unused=partly_used, **settings
     )
