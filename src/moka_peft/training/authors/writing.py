@@ -19,6 +19,7 @@ def write_folder(target: Path, write: Callable[[Path], None], *, source: Path, o
     files that no import or export writes.
     """
     _check(target, source, overwrite)
+    target = target.resolve()  # "." has no name, and a link stays one
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (target.with_name(f".{target.name}.{word}-{os.getpid()}") for word in ("partial", "old"))
     try:
@@ -29,6 +30,8 @@ def write_folder(target: Path, write: Callable[[Path], None], *, source: Path, o
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not target.exists():
+            os.replace(old, target)
         shutil.rmtree(old, ignore_errors=True)
 
 
