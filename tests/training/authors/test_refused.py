@@ -1,6 +1,7 @@
 """What cannot be imported or exported is refused, and nothing is written."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,7 @@ FILES = {
     "torn": (lambda path: path.write_bytes(path.read_bytes()[:500]), "cannot be read as tensors"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as tensors"),
     "text": (lambda path: path.write_text("version https://git-lfs"), "cannot be read as tensors"),
+    "damaged": (lambda path: path.write_bytes(b"\x80\x02a"), "cannot be read as tensors"),
 }
 
 
@@ -136,6 +138,49 @@ def test_folders_refused(theirs, tmp_path):
     save_file({"a": torch.zeros(1)}, source / "adapter_model.safetensors")
     with pytest.raises(ValueError, match="Keep the one to be read"):
         import_adapter(source, tmp_path / "ours")
+
+
+def test_a_folder_without_its_adapter_is_no_stage_1(theirs, tmp_path):
+    source = theirs("avt").write(tmp_path / "source")
+    (source / "adapter_model.bin").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"is not whole: .* has adapter_config\.json, but none of adapter_model"
+    ):
+        import_adapter(source, tmp_path / "ours")
+    (source / "adapter_config.json").unlink()
+    assert import_adapter(source, tmp_path / "ours").checkpoint.factors is None
+
+
+def test_the_current_folder_and_links_are_targets(theirs, tmp_path, monkeypatch):
+    source = theirs("avt").write(tmp_path / "source")
+    for name in ("here", "real"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    import_adapter(source, ".")
+    (tmp_path / "link").symlink_to("real")
+    for overwrite in (False, True):
+        import_adapter(source, tmp_path / "link", overwrite=overwrite)
+    assert (tmp_path / "link").is_symlink()
+    for name in ("here", "real"):
+        assert (tmp_path / name / "adapter_model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link", "real", "source"]
+
+
+def test_a_target_comes_back_where_it_cannot_be_replaced(theirs, tmp_path, monkeypatch):
+    source = theirs("avt").write(tmp_path / "source")
+    import_adapter(source, tmp_path / "ours")
+    replace = os.replace
+
+    def fails(old, new):
+        if "partial" in str(old):
+            raise OSError("full")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError, match="full"):
+        import_adapter(source, tmp_path / "ours", overwrite=True)
+    assert (tmp_path / "ours" / "adapter_model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "source"]
 
 
 def test_targets_refused(theirs, tmp_path):

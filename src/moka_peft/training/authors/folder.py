@@ -1,14 +1,13 @@
 """Reads the files of a folder that the authors' code wrote; says nothing about what is in them."""
 
 import json
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 CONFIG = "adapter_config.json"
@@ -36,7 +35,8 @@ class AuthorsFolder:
 def read_folder(path: Path) -> AuthorsFolder:
     """Reads the adapter, its config and what trained beside it; or the projectors that stage 1 trained.
 
-    Raises FileNotFoundError where there is nothing of these, ValueError for a file that cannot be read.
+    Raises FileNotFoundError where there is nothing of these, or no adapter beside its config, ValueError for a file
+    that cannot be read.
     """
     adapter, trainables, config = _only(path, ADAPTERS), _only(path, TRAINABLES), path / CONFIG
     stage_1 = [path / name for name in STAGE_1 if adapter is None and (path / name).is_file()]
@@ -45,6 +45,11 @@ def read_folder(path: Path) -> AuthorsFolder:
         raise FileNotFoundError(
             f"`source` holds no checkpoint of the authors' code: expected one of {', '.join(ADAPTERS)} in {path}, or "
             f"of {', '.join((TRAINABLES[0], *STAGE_1))} after stage 1. Give the folder that their training wrote."
+        )
+    if adapter is None and config.is_file():
+        raise FileNotFoundError(
+            f"`source` is not whole: {path} has {CONFIG}, but none of {', '.join(ADAPTERS)}. Copy the folder "
+            f"again; for its projectors alone, take {CONFIG} away."
         )
     weights: dict[str, Tensor] = {}
     owner: dict[str, Path] = {}
@@ -87,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged pickle raises anything: OSError, IndexError, UnicodeDecodeError
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"`source`: {path} cannot be read as tensors ({reason}). Nothing but tensors is loaded from it: copy the "
