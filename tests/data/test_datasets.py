@@ -51,6 +51,13 @@ def made(tmp_path: Path):
     return make
 
 
+@pytest.mark.parametrize("rows", ['1,a,0,"a dog\n2,a,0,a cat\n', '1,a,0,"a dog\n2,a,0,"a cat"\n'])
+def test_a_quote_that_does_not_end_takes_in_no_other_row(rows: str, tmp_path: Path):
+    (tmp_path / "train.csv").write_text(f"audiocap_id,youtube_id,start_time,caption\n{rows}")
+    with pytest.raises(ValueError, match=r"train\.csv, line 3: .*Correct the quotes there, or above\."):
+        open_dataset("audiocaps", tmp_path)
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_folder_may_be_named_from_here(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -20,9 +20,10 @@ class Table(NumberedRows):
         self.columns = tuple(columns)
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                lines = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_MINIMAL if header else csv.QUOTE_NONE)
-                self._rows = [tuple(line) for line in lines if any(cell.strip() for cell in line)]
-        except (UnicodeDecodeError, csv.Error) as error:
+                quoting = csv.QUOTE_MINIMAL if header else csv.QUOTE_NONE
+                lines = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
+                self._rows = _rows_of(lines, path)
+        except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not a table in UTF-8: {error}. Download it again.") from error
         if header:
             self._take_header(columns)
@@ -46,3 +47,11 @@ class Table(NumberedRows):
                 f"{len(cells)}. Correct the line."
             )
         return dict(zip(self.columns, cells, strict=True))
+
+
+def _rows_of(lines: Any, path: Path) -> list[tuple[str, ...]]:
+    """Those that are not blank. Raises ValueError for a quote that does not end in its cell: it would take in more."""
+    try:
+        return [tuple(line) for line in lines if any(cell.strip() for cell in line)]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {lines.line_num}: {error}. Correct the quotes there, or above.") from error
