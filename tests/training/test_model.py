@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from moka_peft.training import load_model
 from moka_peft.training.model import _first_device
@@ -39,3 +42,11 @@ def test_a_model_that_does_not_fit_waits_on_the_cpu_to_be_sharded(monkeypatch, f
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", str(sharded))
     assert _first_device(torch.nn.Linear(100, 100)) == device
+
+
+def test_of_a_model_that_speaks_too_the_thinker_is_opened(tmp_path: Path):
+    whole = FAMILIES["qwen2_5_omni"].build()
+    whole.save_pretrained(tmp_path)
+    opened, _ = load_model(str(tmp_path), with_processor=False)
+    assert type(opened) is Qwen2_5OmniThinkerForConditionalGeneration
+    assert all(torch.equal(weight, opened.state_dict()[name]) for name, weight in whole.thinker.state_dict().items())

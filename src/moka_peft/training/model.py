@@ -59,8 +59,11 @@ def _first_device(model: nn.Module) -> str:
 
 
 def _model_class(name: str, revision: str | None) -> Any:
-    """What opens a model: models that hear and do not see have no auto class of their own."""
+    """What opens a model: models that hear and do not see have no auto class of their own, and of those that speak,
+    such as Qwen-Omni, only the thinker is trained and opened."""
     config: Any = AutoConfig.from_pretrained(name, revision=revision)
+    if (thinker := getattr(config, "thinker_config", None)) is not None:
+        return AutoModelForImageTextToText._model_mapping[type(thinker)]
     if type(config) in AutoModelForImageTextToText._model_mapping or not config.architectures:
         return AutoModelForImageTextToText
     return getattr(transformers, config.architectures[0], AutoModelForImageTextToText)
