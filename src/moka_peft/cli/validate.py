@@ -24,6 +24,9 @@ def run(
     sample: Annotated[int | None, typer.Option(min=1, help="look at so many of each source, drawn at random")] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that read samples")] = 0,
     write_index: Annotated[Path | None, typer.Option(help="file for the training samples' token lengths")] = None,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Check what `moka train --tiny` trains on: made-up data, tiny models.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Check a recipe, its files and its samples; loads no model."""
@@ -35,7 +38,7 @@ def run(
     if write_index is not None and (limit is not None or sample is not None):
         raise typer.BadParameter("an index holds all samples: leave --limit and --sample out")
     unread = _indices_in(recipe) if write_index is not None else []  # a recipe may name the index to be written
-    plan = load_recipe(recipe, [*(settings or ()), *unread])
+    plan = load_recipe(recipe, [*(settings or ()), *unread], tiny=tiny)
     check = _Check(plan, limit, sample, workers, as_json)
     found = {part: check.inspect(part) for part in ("train", "eval") if getattr(plan.data, part) is not None}
     sources = [source for part in found.values() for source in part]

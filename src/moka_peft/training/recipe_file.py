@@ -33,26 +33,52 @@ RecipeLoader.add_implicit_resolver(
 
 
 def load_recipe(
-    path: str | Path, overrides: Sequence[str] = (), *, to_train: bool = False, without_files: bool = False
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    to_train: bool = False,
+    without_files: bool = False,
+    tiny: bool = False,
 ) -> Recipe:
     """Reads a recipe, with `overrides` such as `training.learning_rate=1e-3` put over it.
 
     to_train: whether this machine must have all that the recipe asks for. without_files: whether its data and models
-    may be missing here; paths then stay as they are written. Raises RecipeError with every unknown key, wrong type,
+    may be missing here; paths then stay as they are written. tiny: gives the recipe at the size of a laptop, see
+    `shrink_recipe`, which writes the models and media for it. Raises RecipeError with every unknown key, wrong type,
     value out of range, missing file and missing package together.
     """
     data, places = _read(Path(path))
     problems = _override(data, places, overrides)
+    if tiny:
+        _checked(data, places, problems, without_files=True)
+        data = _shrunk(data)
+    return _checked(data, places, problems, to_train=to_train, without_files=without_files)
+
+
+def _checked(
+    data: dict[str, Any], places: dict[Key, str], problems: list[str], *, to_train: bool = False, without_files: bool
+) -> Recipe:
+    """The recipe that `data` describes. Raises RecipeError with all that is wrong with it, after `problems`."""
     recipe, errors = None, []
     try:
         recipe = Recipe.model_validate(data, context={"without_files": without_files})
     except ValidationError as error:
         errors = error.errors()
     contradictions = conflicts(data) + (missing_here(data) if to_train else [])
-    problems += report(errors, contradictions, places)
+    problems = problems + report(errors, contradictions, places)
     if problems or recipe is None:
         raise RecipeError(problems)
     return recipe
+
+
+def _shrunk(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's data at the size of a laptop. Raises RecipeError where a part of it has no tiny stand-in."""
+    from moka_peft.training.tiny import shrink_recipe  # writes media, for which an untold run needs no encoders
+
+    try:
+        return shrink_recipe(data)
+    except ValueError as error:
+        raise RecipeError([str(error)]) from error
 
 
 def check_machine(recipe: Recipe) -> None:
