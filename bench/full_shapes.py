@@ -32,9 +32,9 @@ from training_steps import problems, run_adapter, run_base
 from transformers import PreTrainedModel
 
 from moka_peft import MokaConfig, media_with_keys
-from moka_peft.analysis.speed.work import enable_checkpointing
 from moka_peft.cli.env import environment
 from moka_peft.data.packing import FAMILIES as PACKED_FAMILIES
+from moka_peft.training.activations import enable_checkpointing
 from moka_peft.training.determinism import seed_all
 
 ROOT = Path(__file__).resolve().parents[1]

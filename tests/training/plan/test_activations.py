@@ -9,8 +9,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from moka_peft.analysis.speed.kept import saved_tensors
-from moka_peft.analysis.speed.work import enable_checkpointing
 from moka_peft.composite import CompositeConfig
+from moka_peft.training.activations import enable_checkpointing
 from moka_peft.training.plan.architecture import adapted, build_on
 from moka_peft.training.plan.live import LiveBytes
 from moka_peft.training.plan.media import media_of, tokens_of

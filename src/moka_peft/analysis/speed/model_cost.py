@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from moka_peft.training.activations import enable_checkpointing
+
 from .adapters import adapt, sharing_copy
 from .chat import ChatLayout, ChatTokens
 from .comparison import compare, provider_facts, rounded
 from .kept import kept_bytes
 from .rounds import AGAIN, measure
-from .work import enable_checkpointing, training_step
+from .work import training_step
 
 METHODS = ("lora", "moka")
 

@@ -48,12 +48,3 @@ def training_step(model: Any, inputs: Mapping[str, Any], learning_rate: float = 
             optimizer.step()
 
     return step
-
-
-def enable_checkpointing(model: Any) -> None:
-    """Non-reentrant, under the name that this transformers has for it; before an adapter, so that PEFT sees it."""
-    options = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):  # since transformers 5.23
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)

@@ -11,9 +11,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from moka_peft.analysis.speed.work import enable_checkpointing
 from moka_peft.routing import Routing
 from moka_peft.routing.placeholders import modality_of
+from moka_peft.training.activations import enable_checkpointing
 from moka_peft.training.plan.live import LiveBytes
 from moka_peft.training.plan.meta import as_on_gpu
 from moka_peft.tuner import MokaConfig, use_routing
