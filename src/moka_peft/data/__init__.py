@@ -6,6 +6,7 @@ from moka_peft.data.media import MediaOptions, load_audio, load_image, load_medi
 from moka_peft.data.samples import Sample
 from moka_peft.data.skipping import BadSample, SkippingCollator, merge_skipped
 from moka_peft.data.sources import load_samples
+from moka_peft.data.spoken_digits import SpokenDigits
 
 __all__ = [
     "AvDigits",
@@ -14,6 +15,7 @@ __all__ = [
     "MediaOptions",
     "Sample",
     "SkippingCollator",
+    "SpokenDigits",
     "load_audio",
     "load_image",
     "load_medium",
