@@ -1,6 +1,5 @@
 """Opens data sources."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from moka_peft.data.file_samples import FileSamples, HeldSamples, Reading
 from moka_peft.data.formats import TURNS, Format
 from moka_peft.data.media.options import DEFAULTS, MediaOptions
 from moka_peft.data.samples import Sample
+from moka_peft.data.spoken_digits import SpokenDigits
 
 
 def load_samples(
@@ -48,21 +48,16 @@ def load_samples(
     if name not in GENERATED:
         known = ", ".join((*GENERATED, *DATASETS))
         raise ValueError(f"`name` is no known dataset: expected one of {known}, got {name}. Or give a `path`.")
-    _refuse_unknown(options, GENERATED[name])
-    return _made(name)(**options)
+    make, keys = GENERATED[name]
+    _refuse_unknown(options, keys)
+    return make(**options)
 
 
-GENERATED = {
-    "av_digits": ("split", "size", "seed", "groups"),
-    "spoken_digits": ("split", "size", "seed", "scenario", "task", "folder"),
+GENERATED: dict[Any, tuple[type[AvDigits] | type[SpokenDigits], tuple[str, ...]]] = {
+    "av_digits": (AvDigits, ("split", "size", "seed", "groups")),
+    "spoken_digits": (SpokenDigits, ("split", "size", "seed", "scenario", "task", "folder")),
 }
-
-
-def _made(name: str) -> Any:
-    """The class of a generated set."""
-    if name == "av_digits":
-        return AvDigits
-    return importlib.import_module("moka_peft.data.spoken_digits").SpokenDigits
+"""The class of each generated set, and the keys it takes."""
 
 
 def _open_dataset(name: str, options: dict[str, Any], reading: Reading) -> Sequence[Sample]:
