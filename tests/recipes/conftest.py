@@ -26,10 +26,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_tiny(place: Path) -> Callable[..., Path]:
-    """run_tiny("paper/avt/stage1_qwen2", *words) -> the folder of its finished run."""
+    """run_tiny("paper/avt/stage1_qwen2", *words) -> the folder of its run, called `out` or after the recipe."""
 
-    def run(name: str, *words: str, code: int = 0) -> Path:
-        title = name.replace("/", "_")
+    def run(name: str, *words: str, out: str = "", code: int = 0) -> Path:
+        title = out or name.replace("/", "_")
         words = (str(ROOT / "recipes" / f"{name}.yaml"), "--tiny", f"output_dir={place / title}", *words)
         assert call(["train", *words]) == code
         return place / "tiny" / title

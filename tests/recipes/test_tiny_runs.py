@@ -13,13 +13,15 @@ from moka_peft.training import load_adapted, load_model, load_recipe
 from moka_peft.training import run as training_run
 from moka_peft.training.parts import find_parts
 
-from .conftest import ALIGNED
+from .conftest import ALIGNED, ROOT
+from .test_texts import commands_of
 
 MEDIA = {  # what a scenario's made-up data holds, and the question's option of `moka generate`
     "avt": {"--video": "music_avqa*/video*/*.mp4", "--audio": "audiocaps*/**/*.wav"},
     "vt": {"--image": "a_okvqa*/**/*.jpg"},
     "st": {"--audio": "librispeech*/**/*.flac"},
 }
+PART = {"visual": "vision", "audio": "audio"}
 LONGEST = "3"  # tokens of an answer
 
 
@@ -102,6 +104,20 @@ def test_both_stages_run(task: str, key: str, run_tiny, bases, place: Path, caps
     assert call(words) == 0
 
 
+def test_projectors_that_were_aligned_one_after_the_other_meet_in_stage_2(run_tiny, place: Path):
+    path = ROOT / "recipes" / "paper" / "avt" / "stage1_qwen2.yaml"
+    runs = {}
+    for modality, absent in (("visual", "model.audio=null"), ("audio", "model.vision=null")):
+        command = next(command for command in commands_of(path) if absent in command)
+        data = next(word for word in command if word.startswith("data.train="))
+        runs[modality] = run_tiny("paper/avt/stage1_qwen2", absent, data, out=f"only_{modality}")
+        assert {name.split("_projector.")[0] for name in trained_of(runs[modality])} == {PART[modality]}
+    start = f"model.start_from=[{place}/only_visual, {place}/only_audio]"
+    second = run_tiny("paper/avt/stage2_qwen2", start, out="after_both")
+    assert load_recipe(second / "recipe.yaml").model.start_from == [str(folder) for folder in runs.values()]
+    assert {name.split("_projector.")[0] for name in trained_of(second) if "_projector." in name} == set(PART.values())
+
+
 def test_the_parts_are_the_same_at_every_start(run_tiny):
     model = load_recipe(run_tiny("paper/avt/stage1_llama3") / "recipe.yaml").model
     first, again = (load_model(**model.model_dump(exclude={"start_from"}))[0].state_dict() for _ in range(2))
@@ -138,7 +154,7 @@ def test_an_aligned_model_that_needs_torchvision(name: str, run_tiny):
     run_tiny(f"aligned/{name}")
 
 
-def test_a_broken_tiny_run_goes_on(run_tiny, place: Path, monkeypatch):
+def test_a_broken_tiny_run_goes_on(run_tiny, monkeypatch):
     whole = trained_of(run_tiny("paper/vt/stage1_qwen2"))
     fit = training_run.build_trainer
 
@@ -156,9 +172,8 @@ def test_a_broken_tiny_run_goes_on(run_tiny, place: Path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "build_trainer", build_breaking)
-        folder = run_tiny("paper/vt/stage1_qwen2", f"output_dir={place}/broken", code=1)
-    folder = folder.with_name("broken")
+        folder = run_tiny("paper/vt/stage1_qwen2", out="broken", code=1)
     assert not (folder / "metrics.json").exists()
-    run_tiny("paper/vt/stage1_qwen2", f"output_dir={place}/broken", "--resume")
+    run_tiny("paper/vt/stage1_qwen2", "--resume", out="broken")
     resumed = trained_of(folder)
     assert resumed.keys() == whole.keys() and all(torch.equal(resumed[name], whole[name]) for name in whole)
