@@ -140,6 +140,14 @@ def test_folders_refused(theirs, tmp_path):
         import_adapter(source, tmp_path / "ours")
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_file_of_ours_is_named(name, theirs, tmp_path):
+    import_adapter(theirs("avt").write(tmp_path / "source"), tmp_path / "ours")
+    (tmp_path / "ours" / name).write_bytes((tmp_path / "ours" / name).read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"`source`: .*{name} cannot be read: .* Copy it again"):
+        export_adapter(tmp_path / "ours", tmp_path / "back")
+
+
 def test_a_folder_without_its_adapter_is_no_stage_1(theirs, tmp_path):
     source = theirs("avt").write(tmp_path / "source")
     (source / "adapter_model.bin").unlink()

@@ -2,12 +2,14 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -77,14 +79,22 @@ def _read(folder: Path) -> tuple[MokaConfig, dict[str, Tensor]]:
             raise FileNotFoundError(
                 f"`source` is no adapter folder: {folder} has no {name}. Give a finished run's folder."
             )
-    config = PeftConfig.from_pretrained(str(folder))
+    config = _whole(folder / "adapter_config.json", lambda _: PeftConfig.from_pretrained(str(folder)))
     if not isinstance(config, MokaConfig):
         raise ValueError(
             f"`source` is a {config.peft_type} adapter: expected MOKA. Only MokA adapters have the authors' forms."
         )
-    weights = load_file(folder / WEIGHTS)
-    kept = load_file(folder / FILE) if (folder / FILE).is_file() else {}  # projectors that did not train on
+    weights = _whole(folder / WEIGHTS, load_file)
+    kept = _whole(folder / FILE, load_file) if (folder / FILE).is_file() else {}  # projectors that did not train on
     return config, {PREFIX + name: weight for name, weight in kept.items()} | weights
+
+
+def _whole(file: Path, read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of a file. Raises ValueError, naming it, where it is damaged."""
+    try:
+        return read(file)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"`source`: {file} cannot be read: {error}. Copy it again.") from error
 
 
 def _factors(weights: dict[str, Tensor]) -> tuple[dict[Place, Tensor], str]:
