@@ -51,6 +51,18 @@ def made(tmp_path: Path):
     return make
 
 
+@pytest.mark.parametrize("who", ["system", "user"])
+def test_a_conversation_of_other_speakers_is_not_taken_for_a_single_turn(who: str, tmp_path: Path):
+    write_generated("llava_instruct", tmp_path, samples=1)
+    path = tmp_path / "llava_instruct_150k.json"
+    (row,) = json.loads(path.read_text())
+    row["conversations"][2]["from"] = who
+    path.write_text(json.dumps([row]))
+    (read,) = load_samples({"name": "llava_instruct", "folder": str(tmp_path), "turns": "single"}, on_bad_sample="skip")
+    assert isinstance(read, BadSample)
+    assert f"`conversations[2].from`: cannot be split: expected human or gpt, got '{who}'" in read.problem
+
+
 @pytest.mark.parametrize("rows", ['1,a,0,"a dog\n2,a,0,a cat\n', '1,a,0,"a dog\n2,a,0,"a cat"\n'])
 def test_a_quote_that_does_not_end_takes_in_no_other_row(rows: str, tmp_path: Path):
     (tmp_path / "train.csv").write_text(f"audiocap_id,youtube_id,start_time,caption\n{rows}")

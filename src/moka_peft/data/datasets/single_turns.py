@@ -43,10 +43,21 @@ class SingleTurns:
     def read(self, index: int) -> Row:
         row, turn = self.rows.read(int(self._row[index])), int(self._turn[index])
         if _turns(row.data) is None:
+            _check_speakers(row)
             return row
         return replace(
             row, data=_one_of(row.data, turn, self.request), where=self.where(index), name=f"{row.name}-{turn + 1}"
         )
+
+
+def _check_speakers(row: Row) -> None:
+    """Raises ValueError where others speak: such a row can be read, but would stay a conversation of several turns."""
+    turns = row.data.get("conversations") if isinstance(row.data, Mapping) else None
+    for place, turn in enumerate(turns if isinstance(turns, list) else ()):
+        who = turn.get("from") if isinstance(turn, Mapping) else None
+        if who is not None and who not in ("human", "gpt"):
+            field = f"conversations[{place}].from"
+            raise row.fail(field, f"cannot be split: expected human or gpt, got {who!r}. Set `turns: multi`.")
 
 
 def _count_turns(rows: Container, index: int) -> int:
