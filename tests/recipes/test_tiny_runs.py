@@ -88,9 +88,10 @@ def test_both_stages_run(task: str, key: str, run_tiny, bases, place: Path, caps
 
     second = run_tiny(f"paper/{task}/stage2_{key}", f"model.start_from=[{place}/paper_{task}_stage1_{key}]")
     trained = check_run(second, *bases[1])
+    own = weights_of(bases[1][0])
     for name, weight in aligned.items():  # what stage 2 began with
         head, _, tail = name.partition("projector.")
-        begun = weights_of(bases[1][0])[f"{head}projector.original_module.{tail}"]
+        begun = own[f"{head}projector.original_module.{tail}"]
         assert torch.equal(begun, weight.to(begun.dtype)), name
     moka = {name: weight for name, weight in trained.items() if "moka_" in name}
     modalities = {"avt": 3, "vt": 2, "st": 2}[task]
