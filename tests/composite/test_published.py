@@ -6,7 +6,7 @@ import transformers
 
 from moka_peft.composite.published import published_config, published_names
 
-PARAMETERS = {  # what the safetensors headers of the published weights add up to
+PARAMETERS = {  # totals that are known of the published weights; the files themselves were not read
     "meta-llama/Llama-2-7b-chat-hf": 6_738_415_616,
     "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248,
     "Qwen/Qwen2-7B-Instruct": 7_615_616_512,

@@ -7,6 +7,7 @@ import gc
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from moka_peft.analysis.speed.kept import saved_tensors
 from moka_peft.composite import CompositeConfig
@@ -17,12 +18,12 @@ from moka_peft.training.plan.media import media_of, tokens_of
 from moka_peft.training.plan.step import Batch, count_activations, routing_of_rows
 from moka_peft.training.recipe import Adapter
 
-WORKSPACE = 3_000_000  # bytes inside the CPU's attention backward, whatever the shapes; no operator of its own
 ROWS, FRAMES, SEGMENTS, SECONDS = 2, 3, 2, 2.0
+HALF = "bfloat16"
 
 
 def config() -> CompositeConfig:
-    text = dict(model_type="llama", vocab_size=500, hidden_size=256, intermediate_size=688, num_hidden_layers=4)
+    text = dict(model_type="llama", vocab_size=500, hidden_size=256, intermediate_size=688, num_hidden_layers=2)
     text |= dict(num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     vision = dict(model_type="clip_vision_model", hidden_size=64, intermediate_size=128, num_hidden_layers=2)
     vision |= dict(num_attention_heads=2, image_size=56, patch_size=14)
@@ -42,7 +43,7 @@ def config() -> CompositeConfig:
 
 def build(device: str, method: str):
     torch.manual_seed(0)
-    base = build_on(device, config(), "bfloat16")
+    base = build_on(device, config(), HALF)
     return adapted(base, Adapter(method=method, r=4).model_dump(), ["projectors"])
 
 
@@ -72,9 +73,24 @@ def inputs(model, batch: Batch) -> dict:
     return given | {names[kind]: media for kind, media in batch.media.items()}
 
 
+class _AddsAsOnGpu(TorchDispatchMode):
+    """Sums of two dtypes without the CPU's whole copy of the narrower one: a GPU's kernel converts as it adds."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is not torch.ops.aten.add.Tensor or kwargs or not all(map(torch.is_tensor, args)):
+            return func(*args, **(kwargs or {}))
+        wide, narrow = sorted(args, key=lambda tensor: tensor.element_size(), reverse=True)
+        if wide.dtype == narrow.dtype or wide.shape != narrow.shape:
+            return func(*args)
+        total = wide.clone()
+        for rows, others in zip(total.flatten(0, -2).split(64), narrow.flatten(0, -2).split(64), strict=True):
+            rows.add_(others)
+        return total
+
+
 def real_peak(step) -> int:
     """The most that torch's allocator held in `step`."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, _AddsAsOnGpu():
         step()
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = most = 0
@@ -104,37 +120,42 @@ def live_bytes_of(model, given: dict) -> int:
     return left
 
 
-@pytest.mark.parametrize("text", [100, 300])
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", ["lora", "moka"])
-def test_a_planned_forward_keeps_what_a_real_one_does(method, checkpointing, padded, text):
-    """On the CPU an operator here or there is another one: rows of media are found by runs, masks built otherwise."""
+@pytest.fixture(scope="module", params=[(m, c) for m in ("lora", "moka") for c in (False, True)], ids=str)
+def pair(request):
+    """A model on the meta device, the same on the CPU, and whether both compute layers again in the backward."""
+    method, checkpointing = request.param
     planned, model = build("meta", method), build("cpu", method)
-    found = count_activations(planned, batch(planned, text, padded=padded), checkpointing=checkpointing)
-    given = inputs(model, batch(model, text, padded=padded))
     if checkpointing:
         enable_checkpointing(model.get_base_model())
-    model.train()(**given)  # makes what later forwards share
-    real = live_bytes_of(model, given) if checkpointing else kept_bytes_of(model, given)
+    return planned, model.train(), checkpointing
+
+
+@pytest.mark.parametrize(("text", "padded", "autocast"), [(100, False, None), (300, True, None), (300, True, HALF)])
+def test_a_planned_forward_keeps_what_a_real_one_does(pair, text, padded, autocast):
+    """On the CPU an operator here or there is another one: rows of media are found by runs, masks built otherwise."""
+    planned, model, checkpointing = pair
+    found = count_activations(
+        planned, batch(planned, text, padded=padded), checkpointing=checkpointing, autocast=autocast
+    )
+    given = inputs(model, batch(model, text, padded=padded))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast is not None):
+        model(**given)  # makes what later forwards share
+        real = live_bytes_of(model, given) if checkpointing or autocast else kept_bytes_of(model, given)
     kept = found.projectors + found.decoder + found.logits
     assert kept == pytest.approx(real, rel=0.04 if checkpointing else 0.01)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", ["lora", "moka"])
-def test_a_planned_step_needs_what_the_allocator_gives_a_real_one(method, checkpointing):
-    planned, model = build("meta", method), build("cpu", method)
+def test_a_planned_step_needs_what_the_allocator_gives_a_real_one(pair):
+    planned, model, checkpointing = pair
     found = count_activations(planned, batch(planned, 300, padded=True), checkpointing=checkpointing)
     given = inputs(model, batch(model, 300, padded=True))
-    if checkpointing:
-        enable_checkpointing(model.get_base_model())
-    model.train()(**given).loss.backward()
+    model(**given).loss.backward()
     model.zero_grad()
     gc.collect()  # what only a cycle still holds would count as given back
     real = real_peak(lambda: model(**given).loss.backward())
     gradients = sum(weight.grad.nbytes for weight in model.parameters() if weight.grad is not None)
-    assert found.with_gradients == pytest.approx(real, rel=0.02, abs=WORKSPACE if method == "lora" else 0)
+    model.zero_grad()
+    assert found.with_gradients == pytest.approx(real, rel=0.02)
     assert found.peak <= found.with_gradients <= found.peak + gradients
 
 
@@ -148,9 +169,3 @@ def test_trained_projectors_and_longer_rows_hold_more():
     frozen = count_activations(model, batch(model, 100, padded=False))
     rows = 2 * (100 + FRAMES * 8 + SEGMENTS * 96) * 256 * 2  # the embeddings of tokens, bfloat16
     assert frozen.projectors < 3 * rows < short.projectors
-
-
-def test_autocast_keeps_linears_inputs_narrow():
-    model = build("meta", "lora")
-    wide, narrow = (count_activations(model, batch(model, 100, padded=False), autocast=a) for a in (None, "bfloat16"))
-    assert narrow.decoder < 0.8 * wide.decoder  # LoRA's weights are float32, and so would its inputs be
