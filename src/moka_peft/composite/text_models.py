@@ -49,6 +49,8 @@ def text_config_of(config: Any) -> PreTrainedConfig:
     """The config of the language model that `load_text_model` gives for a model's config: itself, or a Qwen2Config."""
     if config.model_type != "qwen2_5_vl":
         return config
-    settings = {key: value for key, value in config.text_config.to_dict().items() if key != "model_type"}
+    settings = {
+        key: value for key, value in config.text_config.to_dict().items() if key not in ("model_type", "loss_type")
+    }
     rope = {key: value for key, value in settings.pop("rope_parameters").items() if key != "mrope_section"}
     return Qwen2Config(**settings, rope_parameters=rope, tie_word_embeddings=config.tie_word_embeddings)
