@@ -1,8 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from moka_peft.cli import call
+from moka_peft.data import Collator, MediaOptions
 
 
 def ask(adapter: Path, *files: str) -> int:
@@ -16,6 +19,22 @@ def test_answers_on_files_of_the_users_own(adapter, image, audio, capsys):
 
 def test_answers_without_media(adapter, capsys):
     assert ask(adapter) == 0
+
+
+def test_media_are_decoded_as_in_training(adapter, audio, tmp_path, monkeypatch, capsys):
+    folder, made, collate = shutil.copytree(adapter, tmp_path / "adapter"), [], Collator.collate_prompts
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["data"]["media"] = {"video_frames": 3, "audio_segments": 2}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    def collated(self, samples):
+        made.append((self.media, collate(self, samples)))
+        return made[-1][1]
+
+    monkeypatch.setattr(Collator, "collate_prompts", collated)
+    assert ask(folder, "--audio", str(audio)) == 0
+    ((media, batch),) = made
+    assert media == MediaOptions(video_frames=3, audio_segments=2) and len(batch["input_features"]) == 2
 
 
 def test_a_missing_file_is_named(adapter, tmp_path, capsys):

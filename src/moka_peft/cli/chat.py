@@ -23,9 +23,10 @@ def run(
 ) -> None:
     """Talk to a trained model, with media, over several turns."""
     from moka_peft.training import Conversation, load_adapted
+    from moka_peft.training.reading import media_of
 
     quiet()
-    conversation = Conversation(*load_adapted(adapter), max_new_tokens)
+    conversation = Conversation(*load_adapted(adapter), max_new_tokens, media_of(adapter))
     print(COMMANDS)
     while (line := _read_line()) not in (None, "/exit"):
         try:

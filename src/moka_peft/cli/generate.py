@@ -18,9 +18,10 @@ def run(
 ) -> None:
     """Answer one question on files of your own."""
     from moka_peft.training import Conversation, load_adapted
+    from moka_peft.training.reading import media_of
 
     quiet()
-    conversation = Conversation(*load_adapted(adapter), max_new_tokens)
+    conversation = Conversation(*load_adapted(adapter), max_new_tokens, media_of(adapter))
     for kind, paths in (("image", image), ("audio", audio), ("video", video)):
         for path in paths or ():
             conversation.attach(kind, path)

@@ -3,17 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from moka_peft.data import Collator, Sample
+from moka_peft.data import Collator, MediaOptions, Sample
 from moka_peft.data.media import existing
+from moka_peft.data.media.options import DEFAULTS
 from moka_peft.training.answers import generate_answers
 
 
 class Conversation:
-    """One conversation with a model; media attached since the last question go with the next one."""
+    """One conversation with a model; media attached since the last question go with the next one.
 
-    def __init__(self, model: Any, processor: Any, max_new_tokens: int):
+    media: how files are decoded; as in training, or the model sees and hears what it does not know.
+    """
+
+    def __init__(self, model: Any, processor: Any, max_new_tokens: int, media: MediaOptions = DEFAULTS):
         self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
-        self.collator = Collator(processor)
+        self.collator = Collator(processor, media=media)
         self.reset()
 
     def reset(self) -> None:

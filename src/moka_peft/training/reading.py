@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples
 from moka_peft.data.epochs import EpochPlan
 from moka_peft.data.mixing import MixedSamples, block_of, part_sizes_of, shard_sizes_of
 from moka_peft.data.token_index import read_index
+from moka_peft.training.folder import RECIPE
 from moka_peft.training.processes import is_sharded, world_size
 from moka_peft.training.recipe import Data, Recipe
-from moka_peft.training.recipe_data import Source
+from moka_peft.training.recipe_data import Media, Source
 
 
 def open_source(source: Source | Sequence[Source] | None, data: Data | None = None) -> Sequence[Sample]:
@@ -28,6 +31,15 @@ def open_source(source: Source | Sequence[Source] | None, data: Data | None = No
 def media_options(data: Data) -> MediaOptions:
     """How a recipe decodes media."""
     return MediaOptions(**data.media.model_dump())
+
+
+def media_of(folder: Path) -> MediaOptions:
+    """How the run in a folder decoded media, which its model is to be asked with; the defaults where no recipe says."""
+    try:
+        written = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return MediaOptions()
+    return MediaOptions(**Media.model_validate((written.get("data") or {}).get("media") or {}).model_dump())
 
 
 def open_collator(recipe: Recipe, processor: Any) -> Collator:
