@@ -11,7 +11,9 @@ from peft import PeftModel, get_peft_model
 from moka_peft import MokaConfig
 from moka_peft.cli import call
 from moka_peft.composite import load_tiny_avt, tiny_avt_processor
+from moka_peft.data import MediaOptions
 from moka_peft.training import load_adapted, load_model
+from moka_peft.training.reading import media_of
 
 QFORMER = {"type": "qformer", "num_queries": 3, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12}
 
@@ -88,6 +90,18 @@ def test_with_its_recipe_an_import_answers(place, tmp_path, image, capsys):
     ask = ["generate", "--adapter", str(tmp_path / "out"), "--image", str(image), "--max-new-tokens", "2", "Is it one?"]
     assert call(ask) == 0
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_an_import_keeps_how_its_recipe_decodes_media(place, tmp_path, capsys):
+    recipe = yaml.safe_load((place / "recipe.yaml").read_text())
+    recipe["data"] = {"train": {"name": "ave", "folder": "data"}, "media": {"video_frames": 10}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert import_to(place, tmp_path / "out", "--recipe", str(tmp_path / "recipe.yaml")) == 0
+    assert media_of(tmp_path / "out") == MediaOptions(video_frames=10)
+    recipe["data"]["media"] = {"frames": 10}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert import_to(place, tmp_path / "not", "--recipe", str(tmp_path / "recipe.yaml")) == 1
+    assert "`data.media`" in capsys.readouterr().err
 
 
 def test_the_layers_may_be_elsewhere(place, tmp_path):

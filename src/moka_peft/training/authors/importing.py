@@ -14,7 +14,7 @@ from torch import Tensor
 from moka_peft.training.authors.checkpoint import Checkpoint, read_checkpoint
 from moka_peft.training.authors.forms import FORMS
 from moka_peft.training.authors.origin import Origin
-from moka_peft.training.authors.recipe import check_recipe, read_model_section
+from moka_peft.training.authors.recipe import check_recipe, read_media_section, read_model_section
 from moka_peft.training.authors.their_config import check_targets, read_settings
 from moka_peft.training.authors.writing import write_folder
 from moka_peft.training.earlier_parts import PREFIX, WEIGHTS
@@ -51,14 +51,16 @@ def import_adapter(
 
     base: the base model's name, for the adapter's config. layers_under: the module of the base model that has
     `layers`; by default the composite's where there are projectors, else a plain language model's. recipe: a YAML file
-    whose section `model` builds the base model, for `moka generate`. The settings are for a folder without
-    adapter_config.json. Raises, before anything is written, FileNotFoundError or ValueError where the source is not
-    whole, not known, or has no counterpart here, and where `target` holds anything else.
+    whose section `model` builds the base model, for `moka generate`, and whose `data.media` says how that reads media.
+    The settings are for a folder without adapter_config.json. Raises, before anything is written, FileNotFoundError or
+    ValueError where the source is not whole, not known, or has no counterpart here, and where `target` holds anything
+    else.
     """
     checkpoint = read_checkpoint(Path(source))
     given = {"lora_alpha": lora_alpha, "lora_dropout": lora_dropout, "cross_scale": cross_scale}
     config, assumed = _config(checkpoint, given, base)
     section = read_model_section(Path(recipe)) if recipe is not None else None
+    media = read_media_section(Path(recipe)) if recipe is not None else {}
     if section is not None:
         check_recipe(section, checkpoint.projectors)
     weights = _weights(checkpoint, layers_under or (COMPOSITE if checkpoint.projectors.modules else PLAIN))
@@ -68,7 +70,7 @@ def import_adapter(
         config.save_pretrained(str(folder))
         _note_origin(checkpoint, folder)
         if section is not None:
-            (folder / RECIPE).write_text(yaml.safe_dump({"model": section}, sort_keys=False), encoding="utf-8")
+            (folder / RECIPE).write_text(yaml.safe_dump({"model": section, **media}, sort_keys=False), encoding="utf-8")
 
     write_folder(Path(target), write, source=Path(source), overwrite=overwrite)
     return Imported(checkpoint, config, assumed)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from moka_peft.composite.qformer import QFormerProjector
 from moka_peft.training.authors.projectors import Projectors, layers_of
+from moka_peft.training.recipe_data import Media
 from moka_peft.training.recipe_file import RecipeLoader
 from moka_peft.training.recipe_model import Model, model_conflicts
 
@@ -37,6 +38,16 @@ def read_model_section(path: Path) -> dict[str, Any]:
     if conflicts := model_conflicts(section):
         raise ValueError(f"`recipe` {path}: " + "; ".join(f"`{'.'.join(key)}` {text}" for key, text in conflicts))
     return model.model_dump(exclude_none=True)
+
+
+def read_media_section(path: Path) -> dict[str, Any]:
+    """How a recipe, whose model section was read, decodes media: as its section `data` with nothing else in it."""
+    data = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader).get("data")
+    try:
+        media = Media.model_validate((data if isinstance(data, dict) else {}).get("media") or {})
+    except ValidationError as error:
+        raise ValueError(f"`recipe` {path} is wrong: `data.media`: {error.errors()[0]['msg']}.") from error
+    return {"data": {"media": media.model_dump(exclude_unset=True)}} if media.model_fields_set else {}
 
 
 def check_recipe(section: dict[str, Any], projectors: Projectors) -> None:
