@@ -21,8 +21,8 @@ INNER_KEYS = r"^model\.language_model\."
 NOTHING = r"(?!)"
 
 
-class QwenWithoutVision(Qwen2ForCausalLM):
-    """A Qwen2 read from a Qwen2.5-VL: the tower's weights in the files are left there."""
+class WithoutVisionQwen2ForCausalLM(Qwen2ForCausalLM):
+    """A Qwen2 read from a Qwen2.5-VL: the tower's weights in the files are left there; its name says its loss."""
 
     _keys_to_ignore_on_load_unexpected = [VISUAL_KEYS]
 
@@ -36,7 +36,7 @@ def load_text_model(name: str, dtype: str | torch.dtype = "auto") -> PreTrainedM
     config: Any = AutoConfig.from_pretrained(name)
     if config.model_type != "qwen2_5_vl":
         return load_whole(AutoModelForCausalLM.from_pretrained, name, NOTHING, dtype=dtype)
-    model, report = QwenWithoutVision.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+    model, report = WithoutVisionQwen2ForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
         name, config=text_config_of(config), dtype=dtype, key_mapping={INNER_KEYS: "model."}, output_loading_info=True
     )
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
@@ -49,8 +49,6 @@ def text_config_of(config: Any) -> PreTrainedConfig:
     """The config of the language model that `load_text_model` gives for a model's config: itself, or a Qwen2Config."""
     if config.model_type != "qwen2_5_vl":
         return config
-    settings = {
-        key: value for key, value in config.text_config.to_dict().items() if key not in ("model_type", "loss_type")
-    }
+    settings = {key: value for key, value in config.text_config.to_dict().items() if key != "model_type"}
     rope = {key: value for key, value in settings.pop("rope_parameters").items() if key != "mrope_section"}
     return Qwen2Config(**settings, rope_parameters=rope, tie_word_embeddings=config.tie_word_embeddings)
