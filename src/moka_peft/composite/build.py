@@ -60,17 +60,7 @@ def build_composite(
         if source is not None
     }
     ids = add_placeholders(text_model, tokenizer, vision=vision is not None, audio=audio is not None, others=sections)
-    config = CompositeConfig(
-        text_config=text_model.config,
-        **{f"{part}_config": encoders[part].config for part in MEDIA_PARTS if part in encoders},
-        other_media={kind: _other_media(kind, section, encoders, ids) for kind, section in sections.items()},
-        **{name: token_id for name, token_id in ids.items() if name.removesuffix("_token_id") not in sections},
-        **settings,
-    )
-    parts = {"text_model": text_model, **{f"{part}_encoder": encoder for part, encoder in encoders.items()}}
-    with text_model.device:  # where the projectors are made
-        model = CompositeForConditionalGeneration(config, parts).eval()
-    _cast(model, text_model.dtype)
+    model = _join(text_model, encoders, sections, ids, settings)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     shapes = {kind: {"shape": list(section["shape"])} for kind, section in sections.items()}
     readers = {kind: section["reader"] for kind, section in sections.items() if section.get("reader")}
@@ -79,6 +69,28 @@ def build_composite(
     )
     processor.readers |= readers
     return model, fit_processor(processor, model, segment_seconds)
+
+
+def _join(
+    text_model: Any,
+    encoders: dict[str, Any],
+    sections: dict[str, dict[str, Any]],
+    ids: dict[str, Any],
+    settings: dict[str, Any],
+) -> CompositeForConditionalGeneration:
+    """The parts as one model, with projectors where the language model is and in its dtype."""
+    config = CompositeConfig(
+        text_config=text_model.config,
+        **{f"{part}_config": encoders[part].config for part in MEDIA_PARTS if part in encoders},
+        other_media={kind: _other_media(kind, section, encoders, ids) for kind, section in sections.items()},
+        **{name: token_id for name, token_id in ids.items() if name.removesuffix("_token_id") not in sections},
+        **settings,
+    )
+    parts = {"text_model": text_model, **{f"{part}_encoder": encoder for part, encoder in encoders.items()}}
+    with text_model.device:
+        model = CompositeForConditionalGeneration(config, parts).eval()
+    _cast(model, text_model.dtype)
+    return model
 
 
 def add_placeholders(

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 
 from moka_peft.data.av_questions import GROUPS, KINDS
 from moka_peft.data.av_scenes import Argument, Scene
 from moka_peft.data.digit_strips import SPLITS, draw_strip, images_of
+from moka_peft.data.indexed import IndexedSamples
 from moka_peft.data.notes import SAMPLE_RATE_HZ, play
 from moka_peft.data.samples import Sample
 
@@ -23,7 +23,7 @@ class Facts:
     images: tuple[int, ...]
 
 
-class AvDigits(Sequence[Sample]):
+class AvDigits(IndexedSamples):
     """Strips of four handwritten digits with one to four notes, and a question of MUSIC-AVQA's groups.
 
     Sample i depends on (seed, split, groups, i) alone and is made when it is read. Groups alternate, kinds are
@@ -42,14 +42,7 @@ class AvDigits(Sequence[Sample]):
     def __len__(self) -> int:
         return self.size
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.size))]
-        index = self._checked(index)
+    def sample(self, index: int) -> Sample:
         rng = self._rng(index)
         facts = self._draw_facts(index, rng)
         kind = KINDS[facts.kind]
@@ -64,13 +57,8 @@ class AvDigits(Sequence[Sample]):
 
     def facts(self, index: int) -> Facts:
         """What sample `index` is made from, without drawing or playing it."""
-        index = self._checked(index)
+        index = self.counted(index)
         return self._draw_facts(index, self._rng(index))
-
-    def _checked(self, index: int) -> int:
-        if not -self.size <= index < self.size:
-            raise IndexError(f"`index` is out of range: expected below {self.size}, got {index}.")
-        return index % self.size
 
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, SPLITS.index(self.split), index))

@@ -180,11 +180,12 @@ def draw_question(scenario: str, group: str, rng: np.random.Generator) -> Questi
     """
     names, media = kinds_of(scenario, group), MEDIA_OF[scenario]
     name, turn = names[rng.integers(len(names))], int(rng.integers(len(media)))
-    kind, arguments = KINDS[name], []
-    while not arguments:
+    kind = KINDS[name]
+    while True:
         digits = draw_digits(scenario, rng)
         own, other = digits[media[turn]], digits[media[turn - 1]]
-        arguments = list(kind.arguments(own, other))
+        if arguments := list(kind.arguments(own, other)):
+            break
     answers = [kind.answer(own, other, argument) for argument in arguments]
     possible = sorted(set(answers))
     answer = possible[rng.integers(len(possible))]

@@ -4,10 +4,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import overload
 
 from moka_peft.data.containers.contents import Container
 from moka_peft.data.formats import Format, read_row
+from moka_peft.data.indexed import IndexedSamples
 from moka_peft.data.media.options import MediaOptions
 from moka_peft.data.samples import Sample
 from moka_peft.data.skipping import BadSample
@@ -32,7 +32,7 @@ class Reading:
             return BadSample(container.where(index), str(error))
 
 
-class FileSamples(Sequence[Sample]):
+class FileSamples(IndexedSamples):
     """The rows of several containers as samples, each read when it is asked for; can be sent to workers.
 
     `shard_sizes`: how many samples lie together, in order; `block`: how many neighbours are best read one soon after
@@ -52,16 +52,7 @@ class FileSamples(Sequence[Sample]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"`index` is out of range: expected below {len(self)}, got {index}.")
-        index %= len(self)
+    def sample(self, index: int) -> Sample:
         place = bisect_right(self._ends, index)
         container = self.containers[place]
         return self.reading.read(container, index - self._ends[place] + len(container))  # pyright: ignore

@@ -3,12 +3,13 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, overload
+from typing import Any
 
+from moka_peft.data.indexed import IndexedSamples
 from moka_peft.data.samples import Sample
 
 
-class MixedSamples(Sequence[Sample]):
+class MixedSamples(IndexedSamples):
     """The samples of `parts`, one part after another.
 
     `shard_sizes`: how many samples lie together, in order; `block`: the most neighbours that a part wants read one
@@ -24,16 +25,7 @@ class MixedSamples(Sequence[Sample]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"`index` is out of range: expected below {len(self)}, got {index}.")
-        index %= len(self)
+    def sample(self, index: int) -> Sample:
         part = bisect_right(self._ends, index)
         return self.parts[part][index - self._ends[part] + len(self.parts[part])]
 

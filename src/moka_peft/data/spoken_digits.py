@@ -1,15 +1,15 @@
 """The built-in dataset `spoken_digits`: handwritten digits, spoken digits, and questions in words about them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from moka_peft.data.digit_questions import GROUPS, MEDIA_OF, WORDS, Digits, Question, draw_digits, draw_question
 from moka_peft.data.digit_strips import SPLITS, draw_strip, images_of
 from moka_peft.data.formants import SAMPLE_RATE_HZ
+from moka_peft.data.indexed import IndexedSamples
 from moka_peft.data.samples import Sample
 from moka_peft.data.spoken_words import SpokenWords, say
 
@@ -32,7 +32,7 @@ class Facts:
     recordings: tuple[str, ...]
 
 
-class SpokenDigits(Sequence[Sample]):
+class SpokenDigits(IndexedSamples):
     """A strip of four handwritten digits, four spoken digits, or both, with a caption or a question.
 
     scenario: "avt" (both media), "vt" (written), "st" (spoken). task: "caption" names the digits of one medium, which
@@ -69,14 +69,8 @@ class SpokenDigits(Sequence[Sample]):
     def __len__(self) -> int:
         return self.size
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.size))]
-        index, rng = self._start(index)
+    def sample(self, index: int) -> Sample:
+        rng = self._rng(index)
         facts = self._draw_facts(index, rng)
         content = [part for medium in facts.digits for part in self._show(medium, facts, rng)]
         content.append({"type": "text", "text": facts.request})
@@ -87,19 +81,16 @@ class SpokenDigits(Sequence[Sample]):
 
     def facts(self, index: int) -> Facts:
         """What sample `index` is made from, without drawing or playing it."""
-        return self._draw_facts(*self._start(index))
+        index = self.counted(index)
+        return self._draw_facts(index, self._rng(index))
 
-    def _start(self, index: int) -> tuple[int, np.random.Generator]:
-        """The index counted from the front, and the random numbers of its sample."""
-        if not -self.size <= index < self.size:
-            raise IndexError(f"`index` is out of range: expected below {self.size}, got {index}.")
-        index %= self.size
+    def _rng(self, index: int) -> np.random.Generator:
         numbers = (
             list(MEDIA_OF).index(self.scenario),
             TASKS.index(self.task),
             SPLITS.index(self.split),
         )
-        return index, np.random.default_rng((self.seed, *numbers, index))
+        return np.random.default_rng((self.seed, *numbers, index))
 
     def _draw_facts(self, index: int, rng: np.random.Generator) -> Facts:
         question = None
