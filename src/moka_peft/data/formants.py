@@ -53,7 +53,7 @@ _SPELLING = ("z ih r oh", "w uh n", "t oo", "th r ee", "f aw r", "f ah ee v", "s
 
 def speak(digit: int, voice: Voice, rng: np.random.Generator) -> np.ndarray:
     """One spoken digit at full loudness, float32 [samples]; pitch, pace and formants differ a little every time."""
-    names: list[str] = _SPELLING[digit].split()
+    names = [str(name) for name in _SPELLING[digit].split()]
     pace = voice.pace * rng.uniform(0.9, 1.1)
     seconds = np.array([_PHONES[name][0] for name in names]) / pace * rng.uniform(0.9, 1.1, size=len(names))
     seconds *= min(1.0, 0.66 / seconds.sum())
