@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +87,8 @@ def measure(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
     seed_all(options.seed)
     base = build_on(options.device, config, recipe.model.dtype)
     model = adapted(base, recipe.adapter.model_dump(), recipe.trained_parts())
-    planned = batch_of(base, recipe, plan.longest)
-    batch = random_batch(model, replace(planned, padded=planned.rows > 1), torch.Generator().manual_seed(options.seed))
+    planned = batch_of(base, recipe, plan.heaviest)
+    batch = random_batch(model, planned, torch.Generator().manual_seed(options.seed))
     run = train(recipe, model, batch, options)
     if isinstance(model.base_model, MokaModel):
         run["media_with_keys"] = media_with_keys(model)["default"]

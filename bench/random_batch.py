@@ -28,7 +28,7 @@ def random_batch(model: Any, batch: Batch, generator: torch.Generator) -> dict[s
     ids[:, close] = spec.user_close[0][0]
     labels, mask = ids.clone(), torch.ones_like(ids)
     labels[:, : close + 1] = -100
-    if batch.padded:
+    if batch.masked:
         mask[-1, -1], labels[-1, -1] = 0, -100
     media = {
         MEDIA_NAMES[kind]: torch.randn(tensor.shape, generator=generator).to(tensor.dtype)

@@ -64,7 +64,7 @@ def inputs(model, batch: Batch) -> dict:
     names = {"video": "pixel_values_videos", "audio": "input_features"}
     answer = torch.arange(batch.length) > (start + batch.length) // 2  # behind the instruction
     given = {"input_ids": ids, "labels": ids.where(answer, -100), "use_cache": False}
-    if batch.padded:
+    if batch.masked:
         mask = torch.ones_like(ids)
         mask[-1, -1] = 0
         given["attention_mask"] = mask

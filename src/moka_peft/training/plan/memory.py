@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +11,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from moka_peft.training.parts import find_parts
+from moka_peft.training.plan.optimizer import optimizer_bytes
 
 STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 PREFETCHED_LAYERS = 2  # gathered at once: the one that runs and the next
-BLOCK = 256  # elements of an 8-bit state that share a float32 scale (bitsandbytes)
-LEAST_8BIT = 4096  # elements: states of smaller weights stay in 32 bits
+ZERO_BUCKET = 500_000_000  # elements: DeepSpeed's `reduce_bucket_size`, a buffer that is there whole in a backward
+HALF, MASTER = 2, 4  # bytes an element: DeepSpeed's weights in mixed precision, and those that its optimizer steps
 
 
 @dataclass(frozen=True)
@@ -75,42 +75,26 @@ def _part_of(name: str, parts: dict[str, list[str]]) -> str:
     return next((part for part, known in words.items() if any(word in tower for word in known)), tower)
 
 
-def count_held(model: PeftModel, *, optimizer: str | None, gpus: int = 1, strategy: str = "ddp") -> Held:
-    """What one of `gpus` holds under `strategy`. Raises ValueError for an optimizer whose states are unknown."""
+def count_held(
+    model: PeftModel, *, optimizer: str | None, gpus: int = 1, strategy: str = "ddp", half: bool = False
+) -> Held:
+    """What one of `gpus` holds under `strategy`. half: whether training is in bf16 or fp16, for which DeepSpeed casts
+    all weights and keeps float32 ones of what trains. Raises ValueError for an optimizer whose states are unknown."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    weights = _bytes(model)
-    gradients = sum(weight.nbytes for weight in trained)
+    weights, gradients = _bytes(model), sum(weight.nbytes for weight in trained)
     states = sum(optimizer_bytes(weight, optimizer) for weight in trained)
     if gpus == 1:
         return Held(weights, 0, gradients, 0, states)
-    match strategy:
-        case "ddp":
-            return Held(weights, 0, gradients, gradients, states)
-        case "zero2":
-            return Held(weights, 0, gradients // gpus, gradients, states // gpus)
-    gathered = _gathered(model)
-    return Held(weights // gpus, gathered, gradients // gpus, _largest_gradients(model), states // gpus)
-
-
-def optimizer_bytes(weight: Tensor, optimizer: str | None) -> int:
-    """The states of one weight, by the Trainer's name of the optimizer; None: AdamW, two moments of its own dtype."""
-    name, elements = optimizer or "adamw_torch_fused", weight.numel()
-    moments = next((count for word, count in MOMENTS.items() if word in name), None)
-    if moments is None:
-        raise ValueError(
-            f"`training.optimizer` {name} is none whose states are known here: expected a name with one of "
-            f"{', '.join(MOMENTS)}. Leave it out for the plan: training.optimizer=adamw_torch"
-        )
-    if "adafactor" in name:
-        rows = sum(weight.shape[-2:]) if weight.dim() > 1 else elements
-        return 4 * rows
-    if "8bit" in name and elements >= LEAST_8BIT:
-        return moments * (elements + 4 * -(-elements // BLOCK))
-    return moments * elements * weight.element_size()
-
-
-MOMENTS = {"adafactor": 1, "adam": 2, "lion": 1, "ademamix": 3, "rmsprop": 1, "adagrad": 1, "sgd": 0}
-"""States per element, by a word of the optimizer's name; the first that fits."""
+    if strategy == "ddp":
+        return Held(weights, 0, gradients, gradients, states)
+    if strategy == "fsdp":
+        return Held(weights // gpus, _gathered(model), gradients // gpus, _largest_gradients(model), states // gpus)
+    elements, width = sum(weight.numel() for weight in trained), HALF if half else MASTER
+    share = elements * width // gpus, ZERO_BUCKET * width, (states + (elements * MASTER if half else 0)) // gpus
+    weights = _bytes(model, HALF if half else None)
+    if strategy == "zero2":
+        return Held(weights, 0, *share)
+    return Held(weights // gpus, _gathered(model, HALF if half else None), *share)
 
 
 def _units(model: PeftModel) -> list[nn.Module]:
@@ -121,12 +105,12 @@ def _units(model: PeftModel) -> list[nn.Module]:
     return layers or list(base.get_decoder().layers)
 
 
-def _gathered(model: PeftModel) -> int:
+def _gathered(model: PeftModel, width: int | None = None) -> int:
     """What belongs to no layer stays whole for a step; of layers, the largest ones while they run."""
     units = _units(model)
     inside = {id(weight) for unit in units for weight in unit.parameters()}
-    root = sum(weight.nbytes for weight in model.parameters() if id(weight) not in inside)
-    return root + PREFETCHED_LAYERS * max(map(_bytes, units))
+    root = sum(_size(weight, width) for weight in model.parameters() if id(weight) not in inside)
+    return root + PREFETCHED_LAYERS * max(_bytes(unit, width) for unit in units)
 
 
 def _largest_gradients(model: PeftModel) -> int:
@@ -137,10 +121,10 @@ def _largest_gradients(model: PeftModel) -> int:
     return max(root, *(sum(w.nbytes for w in unit.parameters() if w.requires_grad) for unit in units))
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in _tensors(module))
+def _bytes(module: nn.Module, width: int | None = None) -> int:
+    return sum(_size(tensor, width) for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
+def _size(tensor: Tensor, width: int | None) -> int:
+    """Its bytes; with numbers of `width` bytes where that is given."""
+    return tensor.numel() * width if width and tensor.is_floating_point() else tensor.nbytes

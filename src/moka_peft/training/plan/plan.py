@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,14 @@ RUNTIME = 2**30
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe needs. longest: the sample that decides on memory. tokens_per_step: over all GPUs."""
+    """What a recipe needs. heaviest: the sample of the source whose micro-batch holds most, `activations`.
+
+    towers_run: whether what encoders hold is in them. tokens_per_step: over all GPUs.
+    """
 
     parts: dict[str, Part]
     samples: list[SampleLength]
-    longest: SampleLength
+    heaviest: SampleLength
     rows: int
     row_length: int
     held: Held
@@ -67,24 +71,49 @@ def make_plan(
     base = base_on("meta", recipe.model.model_dump()) if base is None else base
     samples = sample_lengths(recipe.data, recipe.model, base, tokens)
     model = adapted(base, recipe.adapter.model_dump(), recipe.trained_parts())
-    longest, training = max(samples, key=lambda sample: sample.total), recipe.training
-    batch = batch_of(base, recipe, longest)
+    training = recipe.training
+    held = count_held(
+        model, optimizer=training.optimizer, gpus=gpus, strategy=strategy, half=training.bf16 or training.fp16
+    )
+    heaviest, batch, activations = _heaviest(model, recipe, samples)
     return Plan(
         parts=count_parts(model),
         samples=samples,
-        longest=longest,
+        heaviest=heaviest,
         rows=batch.rows,
         row_length=batch.length,
-        held=count_held(model, optimizer=training.optimizer, gpus=gpus, strategy=strategy),
-        activations=activations_of(model, recipe, batch),
+        held=held,
+        activations=activations,
         checkpointing=training.gradient_checkpointing,
-        towers_run=bool(batch.media) or not any(longest.media.values()),
+        towers_run=hasattr(base, "embed_media") or not any(sample.media for sample in samples),
         gpus=gpus,
         strategy=strategy,
         accumulation=training.gradient_accumulation,
         samples_per_step=training.batch_size * training.gradient_accumulation * gpus,
         tokens_per_step=_tokens(recipe, samples) * training.gradient_accumulation * gpus,
     )
+
+
+def _heaviest(
+    model: PeftModel, recipe: Recipe, samples: Sequence[SampleLength]
+) -> tuple[SampleLength, Batch, Activations]:
+    """The sample whose micro-batch holds most at once, that batch, and what it holds.
+
+    Length alone does not decide: a source of fewer tokens may have more frames to encode.
+    """
+    base = model.get_base_model()
+    batches = [(sample, batch_of(base, recipe, sample)) for sample in _candidates(samples)]
+    counted = [(sample, batch, activations_of(model, recipe, batch)) for sample, batch in batches]
+    return max(counted, key=lambda found: found[2].peak)
+
+
+def _candidates(samples: Sequence[SampleLength]) -> list[SampleLength]:
+    """Those than which no other is as long and has as many media; each one costs seconds to count."""
+    kept: list[SampleLength] = []
+    for sample in sorted(samples, key=lambda sample: (sample.total, sum(sample.units.values())), reverse=True):
+        if not any(all(other.units.get(kind, 0) >= n for kind, n in sample.units.items()) for other in kept):
+            kept.append(sample)
+    return kept
 
 
 def activations_of(model: PeftModel, recipe: Recipe, batch: Batch) -> Activations:
@@ -108,7 +137,7 @@ def batch_of(base: Any, recipe: Recipe, sample: SampleLength) -> Batch:
         seconds = segment_seconds(base.config, _chosen_seconds(recipe)) if sample.units.get("audio") else 0.0
         for kind, units in sample.units.items():
             media[kind] = media_of(kind, count * units, base.config, seconds, base.device, base.dtype)
-    return Batch(rows, length, media, tokens, padded=rows > 1)
+    return Batch(rows, length, media, tokens, masked=rows > 1 or (training.packing and count > 1))
 
 
 def _chosen_seconds(recipe: Recipe) -> float | None:

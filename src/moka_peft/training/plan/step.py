@@ -45,13 +45,13 @@ class Activations:
 @dataclass(frozen=True)
 class Batch:
     """A micro-batch: `rows` of `length` tokens. media: by kind ("image", ...) the tensor of all rows' media; of one
-    row, `tokens` by kind. padded: whether rows differ in length, so that attention takes a mask."""
+    row, `tokens` by kind. masked: whether attention takes a mask, as rows differ in length or hold several samples."""
 
     rows: int
     length: int
     media: Mapping[str, Tensor]
     tokens: Mapping[str, int]
-    padded: bool = True
+    masked: bool = True
 
 
 def count_activations(
@@ -102,7 +102,7 @@ def _embed(base: Any, ids: Tensor, batch: Batch) -> Tensor:
 def _decode(model: PeftModel, base: Any, embeds: Tensor, batch: Batch) -> Tensor:
     """The decoder's last states [B, S, D]."""
     mask = None
-    if batch.padded:
+    if batch.masked:
         mask = torch.ones(batch.rows, 1, batch.length, batch.length, dtype=torch.bool, device=embeds.device)
     config: Any = model.peft_config["default"]
     routing = routing_of_rows(batch, config.modalities) if isinstance(config, MokaConfig) else None
