@@ -192,22 +192,22 @@ def test_media_of_aligned_models_are_counted(tmp_path, name, source, media):
     assert sample.media == media and sample.units.keys() == media.keys()
 
 
-def test_an_aligned_model_is_planned(tmp_path):
-    recipe = load_recipe(aligned(tmp_path, "llava-hf/llava-1.5-7b-hf", "llava_instruct"), without_files=True)
-    plan = make_plan(recipe)
-    assert not plan.towers_run and "own towers" in as_text(plan)[-1] and "576 image (1 image)" in as_text(plan)[-3]
+@pytest.fixture
+def llava(tmp_path):
+    """A recipe on LLaVA with two of its language model's layers."""
+    config = published_config("llava-hf/llava-1.5-7b-hf")
+    config.text_config.num_hidden_layers = 2
+    config.save_pretrained(tmp_path / "llava")
+    return aligned(tmp_path, str(tmp_path / "llava"), "llava_instruct")
+
+
+def test_an_aligned_model_is_planned(llava):
+    plan = make_plan(load_recipe(llava, without_files=True))
+    assert not plan.towers_run and "are frozen" in as_text(plan)[-1] and "576 image (1 image)" in as_text(plan)[-3]
     assert plan.parts["adapter"].trained == plan.trained and plan.activations.decoder > 0
     assert plan.parts["vision"].parameters == 303_507_456 and plan.parts["projectors"].parameters == 20_979_712
 
 
-def test_the_command_prints_text_and_json(small, capsys):
-    assert call(["plan", str(small), "--gpus", "2", "--memory-gb", "2"]) == 0
-    text = capsys.readouterr().out
-    assert "It does not fit into 2 GiB" in text and "320 video (10 frames) + 320 audio (10 segments)" in text
-    assert call(["plan", str(small), "adapter.method=lora", "--memory-gb", "80", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["fits"] is True and facts["parameters"]["total"] == sum(
-        p["parameters"] for p in facts["parts"].values()
 def test_what_an_aligned_models_trained_parts_hold_is_said_to_be_missing(llava):
     plan = make_plan(load_recipe(llava, ["train.projectors=true"], without_files=True))
     assert "on top of the total: what the model's own projectors hold; they train" in as_text(plan)[-1]
@@ -248,6 +248,14 @@ def test_a_config_without_a_class_is_refused(tmp_path):
         make_plan(recipe)
 
 
+def test_the_command_prints_text_and_json(small, capsys):
+    assert call(["plan", str(small), "--gpus", "2", "--memory-gb", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "It does not fit into 2 GiB" in text and "320 video (10 frames) + 320 audio (10 segments)" in text
+    assert call(["plan", str(small), "adapter.method=lora", "--memory-gb", "80", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["fits"] is True and facts["parameters"]["total"] == sum(
+        p["parameters"] for p in facts["parts"].values()
     )
     held = [facts["bytes_per_gpu"][name] for name in ("weights", "gradients", "optimizer", "runtime")]
     assert facts["bytes_per_gpu"]["total"] == sum(held) + facts["bytes_per_gpu"]["activations"]["peak"]

@@ -24,6 +24,7 @@ def as_json(plan: Plan, memory_gib: float | None = None) -> dict[str, Any]:
             "runtime": RUNTIME,
             "total": plan.bytes_per_gpu,
         },
+        "not_counted": None if plan.towers_run else not_counted(plan),
         "fits": None if memory_gib is None else fits(plan, memory_gib),
         "gradient_checkpointing": plan.checkpointing,
         "micro_batch": {"rows": plan.rows, "tokens_per_row": plan.row_length},
@@ -36,9 +37,22 @@ def as_json(plan: Plan, memory_gib: float | None = None) -> dict[str, Any]:
 def as_text(plan: Plan, memory_gib: float | None = None) -> list[str]:
     """Three tables in words: the parameters, the memory of a GPU, the tokens of a step."""
     lines = [*_parameters(plan), "", *_memory(plan), *_fit(plan, memory_gib), "", *_tokens(plan)]
-    if not plan.towers_run:
-        lines.append("Not counted: what the model's own towers hold while they run; they are frozen and keep nothing.")
-    return lines
+    return lines if plan.towers_run else [*lines, not_counted(plan)]
+
+
+def not_counted(plan: Plan) -> str:
+    """What the sizes leave out of a model that encodes its media itself."""
+    if trained := _trained_media(plan):
+        return (
+            f"Not counted, and on top of the total: what the model's own {' and '.join(trained)} hold; they train, so "
+            f"it stays until the backward."
+        )
+    return "Not counted: what the model's own towers hold while they run; they are frozen and keep nothing."
+
+
+def _trained_media(plan: Plan) -> list[str]:
+    """The parts around the language model that train."""
+    return [name for name, part in plan.parts.items() if part.trained and name not in ("text", "adapter")]
 
 
 def percent(plan: Plan) -> float:
@@ -63,6 +77,7 @@ def _parameters(plan: Plan) -> list[str]:
 def _memory(plan: Plan) -> list[str]:
     held, active = plan.held, plan.activations
     checkpoints = "with gradient checkpointing" if plan.checkpointing else "without gradient checkpointing"
+    still = {"projectors"} >= {*_trained_media(plan)}
     stays = active.projectors + active.decoder + active.logits
     rows = [
         ("weights", held.weights, "sharded" if held.gathered else ""),
@@ -71,12 +86,16 @@ def _memory(plan: Plan) -> list[str]:
         ("gradients being sent", held.buckets, ""),
         ("optimizer states", held.optimizer, ""),
         ("activations", active.peak, f"{checkpoints}, of which"),
-        ("  embedded media", active.projectors, "and the decoder's input; frozen encoders keep nothing"),
+        (
+            "  embedded media",
+            active.projectors,
+            "and the decoder's input" + ("; frozen encoders keep nothing" if still else "; and what encoders keep"),
+        ),
         ("  decoder", active.decoder, "the inputs of its layers" if plan.checkpointing else ""),
         ("  logits and loss", active.logits, ""),
         ("  backward", active.peak - stays, "at its highest"),
         ("runtime", RUNTIME, "CUDA context, workspaces, gaps: an estimate"),
-        ("total", plan.bytes_per_gpu, ""),
+        ("total", plan.bytes_per_gpu, "" if plan.towers_run or not _trained_media(plan) else "at least"),
     ]
     shown = [(name, f"{size / GIB:.2f}", note) for name, size, note in rows if size]
     where = "on one GPU" if plan.gpus == 1 else f"on each of {plan.gpus} GPUs, {plan.strategy}"
@@ -102,7 +121,8 @@ def _tokens(plan: Plan) -> list[str]:
         parts = " + ".join([*kinds, f"{sample.text} text"])
         lines.append(f"A sample of {sample.source}: {parts} = {sample.total} tokens; {sample.basis}.")
     lines.append(
-        f"A step: {plan.samples_per_step} samples, about {plan.tokens_per_step:,} tokens; {plan.rows} rows of "
+        f"A step: {plan.samples_per_step} samples, about {plan.tokens_per_step:,} tokens; {plan.rows} "
+        f"row{'s' if plan.rows != 1 else ''} of "
         f"{plan.row_length} tokens at once on each GPU"
         + (f", {plan.accumulation} times a step." if plan.accumulation > 1 else ".")
     )
