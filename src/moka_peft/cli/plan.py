@@ -19,11 +19,14 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Count a recipe's parameters, memory per GPU and tokens per step; loads and downloads nothing."""
+    from moka_peft.training.plan.memory import STRATEGIES
     from moka_peft.training.plan.plan import make_plan
     from moka_peft.training.plan.report import as_json as plan_json
     from moka_peft.training.plan.report import as_text
     from moka_peft.training.recipe_file import load_recipe
 
+    if strategy not in STRATEGIES:
+        raise typer.BadParameter(f"`--strategy` is unknown: expected one of {', '.join(STRATEGIES)}, got {strategy}.")
     quiet()
     plan = make_plan(
         load_recipe(recipe, settings or (), without_files=True), gpus=gpus, strategy=strategy, tokens=tokens
