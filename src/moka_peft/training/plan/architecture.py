@@ -109,7 +109,13 @@ def _build(config: Any, dtype: torch.dtype) -> Any:
         return CompositeForConditionalGeneration(config)
     if type(config) in AutoModelForImageTextToText._model_mapping:
         return AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    return getattr(transformers, config.architectures[0])._from_config(config, dtype=dtype)
+    model_class = getattr(transformers, (config.architectures or [""])[0], None)
+    if model_class is None:
+        raise ValueError(
+            f"`architectures` names no model class of transformers: expected one in the config of {config.model_type}, "
+            f"got {config.architectures}. Add it to the folder's config.json."
+        )
+    return model_class._from_config(config, dtype=dtype)
 
 
 def _dtype(name: str, config: Any) -> torch.dtype:
