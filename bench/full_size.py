@@ -45,14 +45,14 @@ class Clock(TrainerCallback):
     """Seconds of every step until the device has finished it, and whether all gradients are numbers."""
 
     def __init__(self, device: str) -> None:
-        self.meter, self.end, self.finite = Meter(device), None, True
+        self.meter, self.end, self.finite = Meter(device), None, torch.tensor(True, device=device)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.end = self.meter.start()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
-        self.finite = self.finite and bool(gradients) and all(bool(g.isfinite().all()) for g in gradients)
+        self.finite = self.finite & torch.stack(torch._foreach_norm(gradients)).isfinite().all()  # waits for nothing
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.end is not None:
@@ -71,11 +71,13 @@ def train(recipe: Recipe, model: Any, batch: dict[str, Any], options: argparse.N
         trainer = build_trainer(model, lambda _: dict(batch), samples, arguments, [clock])
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"losses": losses, "gradients_finite": clock.finite, **clock.meter.facts()}
+    return {"losses": losses, "gradients_finite": bool(clock.finite), **clock.meter.facts()}
 
 
 def measure(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
     """The plan, then the same model and batch on the device."""
+    if recipe.training.packing:
+        raise SystemExit("full_size: the batch has a sample a row. Add training.packing=false.")
     config = recipe_architecture(recipe.model.model_dump())
     if options.layers is not None:
         config = reduce_architecture(config, options.layers, options.width)
@@ -129,6 +131,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--steps: expected more than the {options.warmup} of --warmup, got {options.steps}.")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device: torch finds no CUDA device. Take --device cpu --layers 2.")
+    if torch.cuda.device_count() > (options.device == "cuda"):  # the Trainer takes all that it finds
+        parser.error(f"--device: {options.device}, but torch finds more GPUs. Set CUDA_VISIBLE_DEVICES to 0, or to ''.")
     return options
 
 

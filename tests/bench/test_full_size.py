@@ -44,6 +44,8 @@ def test_what_cannot_be_measured_is_refused(load, tmp_path, capsys):
     )
     with pytest.raises(SystemExit, match="names a model of its own"):
         load("full_size").main([str(path), "--device", "cpu"])
+    with pytest.raises(SystemExit, match="Add training.packing=false"):
+        load("full_size").main([str(path), "training.packing=true", "--device", "cpu"])
     with pytest.raises(SystemExit):
         load("full_size").main([str(path), "--device", "cpu", "--steps", "3"])
     assert "--steps: expected more than the 3 of --warmup, got 3" in capsys.readouterr().err
