@@ -222,6 +222,13 @@ def test_encoders_that_train_keep_what_the_plan_counts(small):
     assert plan.activations.projectors > frozen.activations.projectors
 
 
+def test_explanations_are_longer_than_answers(small):
+    recipe = load_recipe(small, ["data.train.reasoning=true"], without_files=True)
+    base = base_on("meta", recipe.model.model_dump())
+    (sample,) = sample_lengths(recipe.data, recipe.model, base)
+    assert sample.text == 120 + 150
+
+
 def test_the_source_that_holds_most_decides(small):
     sources = "[{name: llava_instruct, folder: x}, {name: video_llava, folder: x}]"
     small.write_text(small.read_text().replace("{name: music_avqa, folder: data/nowhere}", sources))

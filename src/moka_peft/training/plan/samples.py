@@ -17,16 +17,18 @@ from moka_peft.training.plan.media import segment_seconds, tokens_of
 class Typical:
     """A dataset's usual sample: its media, the seconds of its recording, and tokens of text with the template's.
 
-    Estimates, from what the datasets publish of themselves; LLaMA's tokenizer makes 1.3 tokens of a word.
+    reasoning: tokens more with `reasoning: true`, of an explanation of about a hundred words. Estimates, from what the
+    datasets publish of themselves; LLaMA's tokenizer makes 1.3 tokens of a word.
     """
 
     kinds: tuple[str, ...]
     text: int
     seconds: float = 0.0
+    reasoning: int = 0
 
 
 TYPICAL = {
-    "music_avqa": Typical(("video", "audio"), 120, 60),
+    "music_avqa": Typical(("video", "audio"), 120, 60, reasoning=150),
     "ave": Typical(("video", "audio"), 120, 10),
     "video_llava": Typical(("video",), 80),
     "audiocaps": Typical(("audio",), 60, 10),
@@ -95,7 +97,7 @@ def _length(source: Any, media: Any, model: Any, base: Any) -> SampleLength:
     name = source.name or source.hub or str(source.path)
     known = TYPICAL.get(source.name)
     kinds = known.kinds if known else tuple(kind for kind in ("image", "audio") if _takes(base.config, kind))
-    text = known.text if known else UNKNOWN_TEXT
+    text = known.text + (known.reasoning if source.reasoning else 0) if known else UNKNOWN_TEXT
     kinds = tuple(kind for kind in kinds if _takes(base.config, kind))
     basis = "typical of the dataset" if known else "no dataset known here: one of each medium is assumed"
     seconds = min(known.seconds if known else UNKNOWN_SECONDS, media.max_audio_seconds or math.inf)
