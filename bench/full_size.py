@@ -82,8 +82,8 @@ def measure(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
     if options.layers is not None:
         config = reduce_architecture(config, options.layers, options.width)
     meta = build_on("meta", config, recipe.model.dtype)
-    if not hasattr(meta, "embed_media"):
-        raise SystemExit("full_size: the recipe names a model of its own, whose inputs only its processor makes.")
+    if not hasattr(meta, "embed_media") and config.model_type != "llava":
+        raise SystemExit(f"full_size: the inputs of {config.model_type} only its processor makes. Take a composite.")
     plan = make_plan(recipe, tokens=options.tokens, base=meta)
 
     seed_all(options.seed)
@@ -111,7 +111,7 @@ def planned_facts(plan: Any) -> dict[str, Any]:
 def sizes(plan: Any) -> dict[str, Any]:
     """Parameters by part, and the batch."""
     facts = as_json(plan)
-    return {name: facts[name] for name in ("parameters", "parts", "micro_batch", "samples")}
+    return {name: facts[name] for name in ("parameters", "parts", "micro_batch", "samples", "not_counted")}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

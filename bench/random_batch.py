@@ -1,4 +1,4 @@
-"""A batch of a composite with random media and text, laid out as one chat turn: media, instruction, answer."""
+"""A batch of a composite or of LLaVA: random media and text, laid out as one chat turn: media, instruction, answer."""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ def random_batch(model: Any, batch: Batch, generator: torch.Generator) -> dict[s
     if batch.masked:
         mask[-1, -1], labels[-1, -1] = 0, -100
     media = {
-        MEDIA_NAMES[kind]: torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
-        for kind, tensor in batch.media.items()
+        MEDIA_NAMES[kind]: torch.randn(shape, generator=generator).to(model.get_base_model().dtype)
+        for kind, shape in _shapes(config, batch).items()
     }
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, **media}
+
+
+def _shapes(config: Any, batch: Batch) -> dict[str, tuple[int, ...]]:
+    """Of the media by kind; LLaVA's plan has none, as it encodes them itself: an image a row."""
+    if config.model_type == "llava" and batch.tokens:
+        size = config.vision_config.image_size
+        return {"image": (batch.rows, 3, size, size)}
+    return {kind: tuple(tensor.shape) for kind, tensor in batch.media.items()}
 
 
 def _text(config: Any, spec: RoutingSpec, batch: Batch, generator: torch.Generator) -> Tensor:

@@ -37,12 +37,23 @@ def test_a_reduced_recipe_trains_and_is_recorded(load, tmp_path, method):
     assert found["parameters"]["trained"] == sum(part["trained"] for part in found["parts"].values())
 
 
+def test_llava_trains_on_images_that_its_plan_leaves_out(load, tmp_path):
+    path, out = tmp_path / "llava.yaml", tmp_path / "found.json"
+    text = RECIPE[RECIPE.index("data:") :].replace("METHOD", "moka").replace("train: {projectors: true}\n", "")
+    path.write_text("model: {name: llava-hf/llava-1.5-7b-hf, dtype: bfloat16}\n" + text.replace("ave", "a_okvqa"))
+    options = ["--device", "cpu", "--layers", "1", "--width", "32", "--steps", "2", "--warmup", "1"]
+    assert load("full_size").main([str(path), *options, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["samples"][0]["media"] == {"image": 576} and found["measured"]["media_with_keys"] == 1.0
+    assert "own towers" in found["not_counted"]
+
+
 def test_what_cannot_be_measured_is_refused(load, tmp_path, capsys):
     path = tmp_path / "aligned.yaml"
     path.write_text(
-        "model: {name: llava-hf/llava-1.5-7b-hf}\n" + RECIPE[RECIPE.index("data:") :].replace("METHOD", "moka")
+        "model: {name: Qwen/Qwen2.5-VL-3B-Instruct}\n" + RECIPE[RECIPE.index("data:") :].replace("METHOD", "moka")
     )
-    with pytest.raises(SystemExit, match="names a model of its own"):
+    with pytest.raises(SystemExit, match="the inputs of qwen2_5_vl only its processor makes"):
         load("full_size").main([str(path), "--device", "cpu"])
     with pytest.raises(SystemExit, match="Add training.packing=false"):
         load("full_size").main([str(path), "training.packing=true", "--device", "cpu"])
