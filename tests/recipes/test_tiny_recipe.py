@@ -6,7 +6,7 @@ import pytest
 
 from moka_peft.cli import call
 from moka_peft.training import RecipeError, load_recipe
-from moka_peft.training.tiny.places import made
+from moka_peft.training.tiny.places import MARK, made
 
 from .conftest import PAPER, ROOT
 from .test_texts import flat
@@ -62,9 +62,31 @@ def test_only_sizes_and_places_change(path: Path, place: Path):
 def test_a_tiny_run_lies_beside_the_run_and_leaves_its_folder_free(write, tmp_path: Path):
     recipe = load_recipe(write(RECIPE), tiny=True)
     assert recipe.output_dir == str(tmp_path / "tiny" / "out")
-    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {"parts", "data"}
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {"parts", "data", MARK}
     assert not (tmp_path / "out").exists()
     assert recipe.model.text == str(tmp_path / "tiny" / "parts" / "meta-llama--Llama-2-7b-chat-hf")
+
+
+def test_a_folder_that_is_not_a_tiny_one_is_left_alone(write, tmp_path: Path):
+    run = tmp_path / "tiny" / "out"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("somebody's own")
+    [problem] = problems_of(write(RECIPE))
+    assert problem.startswith(f"`output_dir` has a folder beside it that --tiny did not make: {tmp_path}/tiny.")
+    assert [path.name for path in (tmp_path / "tiny").rglob("*")] == ["out", "recipe.yaml"]
+
+
+@pytest.mark.parametrize("name", ["parts", "data", ".", "one/.."])
+def test_no_run_lies_where_the_shared_files_are(name: str, write, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [problem] = problems_of(write(RECIPE), f"output_dir={name}")
+    assert problem.startswith("`output_dir` has no name for a tiny run") and not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize("setting", ["data.train.streaming=true", "data.train.split=null", "data.train.split=val"])
+def test_whatever_a_source_says_its_made_up_data_is_read(setting: str, write, capsys):
+    assert call(["validate", str(write(RECIPE)), "--tiny", "--json", setting]) == 0
+    assert '"samples": 4' in capsys.readouterr().out
 
 
 def test_nothing_is_uploaded_and_an_earlier_tiny_run_is_replaced(write):

@@ -6,7 +6,7 @@ from typing import Any
 
 from moka_peft.training.tiny.models import tiny_model
 from moka_peft.training.tiny.parts import tiny_encoder, tiny_image_processor, tiny_text
-from moka_peft.training.tiny.places import made, tiny_folder, tiny_run
+from moka_peft.training.tiny.places import claim_tiny_folder, made, tiny_run
 
 Data = dict[str, Any]
 
@@ -27,9 +27,9 @@ def shrink_recipe(data: Mapping[str, Any]) -> Data:
 
     data: as a recipe may have it. Sizes shrink, hub ids and named datasets become files in the folder `tiny` beside
     `output_dir`, where the run goes, too. Raises ValueError for a model or source that has no tiny stand-in, and where
-    a run to start from was not run tiny.
+    a run to start from was not run tiny, or the folder is not one of ours.
     """
-    place = tiny_folder(data["output_dir"])
+    place = claim_tiny_folder(data["output_dir"])
     small = dict(data) | {"output_dir": str(tiny_run(data["output_dir"]))}
     small["model"] = _model(data["model"], place / "parts")
     small["data"] = _data(data["data"], place / "data")
@@ -58,7 +58,7 @@ def _model(model: Data, place: Path) -> Data:
 def _encoder(part: str, section: Data, place: Path) -> Data:
     small = _limited({key: value for key, value in section.items() if key != "processor"}, "audio")
     small["name"] = str(tiny_encoder(section["name"], place, part))
-    if part == "vision" and Path(section.get("processor") or "").is_dir() and section.get("processor"):
+    if part == "vision" and section.get("processor") and Path(section["processor"]).is_dir():
         small["processor"] = str(tiny_image_processor(section["processor"], place))
     if projector := section.get("projector"):
         widths = {key: SMALL["projector"][key] for key in WIDTHS} if projector.get("type") == "qformer" else {}
@@ -96,7 +96,8 @@ def _source(source: Data, place: Path) -> Data:
     name = source.get("name")
     if name not in DATASETS:
         return small | ({"size": 2 * SAMPLES} if name else {})
-    options = {key: value for key, value in small.items() if key not in ("name", "folder")}
+    known = ("split", *DATASETS[name].options)
+    options = {key: small[key] for key in small if key in known and small[key] is not None}
     folder = place / "-".join([name, *(f"{key}={value}" for key, value in options.items())])
     small["folder"] = str(made(folder, lambda folder: write_generated(name, folder, samples=SAMPLES, **options)))
     return small
