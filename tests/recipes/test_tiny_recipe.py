@@ -6,6 +6,7 @@ import pytest
 
 from moka_peft.cli import call
 from moka_peft.training import RecipeError, load_recipe
+from moka_peft.training.tiny.parts import tiny_image_processor
 from moka_peft.training.tiny.places import MARK, made
 
 from .conftest import PAPER, ROOT
@@ -87,6 +88,15 @@ def test_no_run_lies_where_the_shared_files_are(name: str, write, tmp_path: Path
 def test_whatever_a_source_says_its_made_up_data_is_read(setting: str, write, capsys):
     assert call(["validate", str(write(RECIPE)), "--tiny", "--json", setting]) == 0
     assert '"samples": 4' in capsys.readouterr().out
+
+
+def test_another_image_processor_is_not_taken_for_an_earlier_one(tmp_path: Path):
+    first, second = tmp_path / "one" / "images", tmp_path / "two" / "images"
+    for place, settings in ((first, '{"size": 224}'), (second, '{"size": {"height": 224}, "do_resize": false}')):
+        place.mkdir(parents=True)
+        (place / "preprocessor_config.json").write_text(settings)
+    tiny = [tiny_image_processor(str(place), tmp_path) / "preprocessor_config.json" for place in (first, second)]
+    assert [path.read_text() for path in tiny] == ['{"size": 28}', '{"do_resize": false, "size": {"height": 28}}']
 
 
 def test_nothing_is_uploaded_and_an_earlier_tiny_run_is_replaced(write):

@@ -1,5 +1,6 @@
 """Tiny random models in the place of published ones, saved as the folders and files that these come as."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -92,14 +93,21 @@ def known_config(name: str, part: str) -> Any:
 def tiny_image_processor(name: str, folder: Path) -> Path:
     """The image processor in a folder, for tiny images: all else that its settings say stays."""
     settings = json.loads((Path(name) / "preprocessor_config.json").read_text(encoding="utf-8"))
-    for key in settings.keys() & {"size", "crop_size"}:
-        settings[key] = {side: min(pixels, SIZES["image_size"]) for side, pixels in settings[key].items()}
+    settings |= {key: _tiny_size(settings[key]) for key in settings.keys() & {"size", "crop_size"}}
+    text = json.dumps(settings, sort_keys=True)
 
     def write(place: Path) -> None:
         place.mkdir()
-        (place / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        (place / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
-    return made(folder / Path(name).name, write)
+    return made(folder / f"{Path(name).name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", write)
+
+
+def _tiny_size(size: Any) -> Any:
+    """A number of pixels, or one for each side, as far as tiny images go."""
+    if isinstance(size, dict):
+        return {side: _tiny_size(pixels) for side, pixels in size.items()}
+    return min(size, SIZES["image_size"])
 
 
 def write_part(folder: Path, name: str, config: Any, *beside: Any) -> Path:
