@@ -40,6 +40,7 @@ TYPICAL = {
     "spoken_digits": Typical(("image", "audio"), 40, 2),
 }
 UNKNOWN_TEXT, UNKNOWN_SECONDS = 150, 10.0
+LONGEST_SECONDS = {"qwen2_audio": 30.0, "qwen2_5_omni_thinker": 300.0}  # of a recording, by their processors' settings
 IMAGE_PIXELS, FRAME_PIXELS = 640 * 480, 640 * 360  # of photographs and of web videos, where a recipe sets no limit
 
 
@@ -155,8 +156,8 @@ def _squares(config: Any, pixels: int) -> int:
 
 
 def _qwen_audio(config: Any, media: Any, seconds: float) -> tuple[int, int]:
-    """25 tokens a second, of at most 30 seconds."""
-    seconds = min(seconds, 30.0)
+    """25 tokens a second, up to where the model's processor cuts a recording off."""
+    seconds = min(seconds, LONGEST_SECONDS[config.model_type])
     return math.ceil(seconds), math.ceil(25 * seconds)
 
 
