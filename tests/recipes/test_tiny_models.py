@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from peft import get_peft_model
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from moka_peft import RoutingSpec, route
+from moka_peft import MokaConfig, RoutingSpec, route
 from moka_peft.composite import build_composite
 from moka_peft.composite.encoders import load_encoder
 from moka_peft.composite.published import published_config, published_names
 from moka_peft.data import Collator, Sample
 from moka_peft.training import load_model
+from moka_peft.training.model import decoder_linears
 from moka_peft.training.tiny.models import FAMILIES, tiny_model
 from moka_peft.training.tiny.parts import TOKENIZERS, tiny_encoder, tiny_text
+from moka_peft.training.tiny.sizes import shrink
 
 WHOLE = [
     name for name in published_names() if not name.endswith(".pt") and published_config(name).model_type in FAMILIES
@@ -108,6 +111,20 @@ def test_an_aligned_model_is_of_the_published_class(name: str, folder: Path):
     model, processor = load_model(str(place))
     assert type(model).__name__ in published_config(name).architectures
     assert RoutingSpec.from_pretrained(model, processor).placeholders
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_both_methods_adapt_the_same_linears_of_an_aligned_model(name: str):
+    config = published_config(name)
+    ids = FAMILIES[config.model_type].ids
+    tokenizer = FAMILIES[config.model_type].tokenize([*ids.values()])
+    model = getattr(transformers, config.architectures[0])._from_config(shrink(config, tokenizer, ids))  # pyright: ignore
+    lora = decoder_linears(model)
+    media = tokenizer.convert_tokens_to_ids(next(iter(ids.values())))
+    routing = RoutingSpec({"media": (media,)}, user_open=((1,),), user_close=((2,),))
+    adapted = get_peft_model(model, MokaConfig(routing=routing)).get_base_model()
+    assert sorted(lora) == sorted(name for name, module in adapted.named_modules() if hasattr(module, "moka_B"))
+    assert len(lora) == 2 * 7  # layers, matrices
 
 
 def test_making_models_leaves_the_callers_random_numbers(folder: Path):
