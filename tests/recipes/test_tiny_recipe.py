@@ -90,6 +90,12 @@ def test_whatever_a_source_says_its_made_up_data_is_read(setting: str, write, ca
     assert '"samples": 4' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("setting", ["data.index", "data.train.index"])
+def test_lengths_of_the_whole_data_are_left_out(setting: str, write):
+    data = load_recipe(path := write(RECIPE), [f"{setting}={path}"], tiny=True).data
+    assert data.lengths_file() is None
+
+
 def test_another_image_processor_is_not_taken_for_an_earlier_one(tmp_path: Path):
     first, second = tmp_path / "one" / "images", tmp_path / "two" / "images"
     for place, settings in ((first, '{"size": 224}'), (second, '{"size": {"height": 224}, "do_resize": false}')):

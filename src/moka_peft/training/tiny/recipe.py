@@ -77,7 +77,7 @@ def _earlier_run(folder: str) -> str:
 
 
 def _data(section: Data, place: Path) -> Data:
-    small = dict(section)
+    small = {key: value for key, value in section.items() if key != "index"}
     for part in ("train", "eval"):
         if sources := section.get(part):
             several = isinstance(sources, list)
