@@ -2,7 +2,7 @@
 
     python scripts/build_scenario_models.py --recordings ../shared/data/fsdd
     python bench/scenarios.py --recordings ../shared/data/fsdd         # 3 scenarios x 3 seeds
-    python bench/scenarios.py --scenarios st --seeds 0 --methods moka
+    python bench/scenarios.py --scenarios st --seeds 0 --methods moka  # a part of them; two may run at once
 
 Each run is a recipe of recipes/scenarios through `moka_peft.training.train`; finished runs are not repeated. Writes
 bench/results/scenarios.json and docs/images/scenarios.png from all runs that have finished.
@@ -200,7 +200,7 @@ def main() -> None:
         for scenario in options.scenarios:
             settings = speech_settings(scenario, options.recordings)
             run_scenario(scenario, seed, options.methods, [*settings, *options.settings])
-            record(options.out, options.picture, options.recordings)
+    record(options.out, options.picture, options.recordings)
 
 
 if __name__ == "__main__":

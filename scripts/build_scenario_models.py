@@ -35,7 +35,7 @@ from transformers import (
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from moka_peft.data.digit_questions import MEDIA_OF, WORDS, draw_digits, draw_question
-from moka_peft.data.digit_strips import DIGITS_PER_STRIP, draw_strip, images_of
+from moka_peft.data.digit_strips import CELL_PIXELS, DIGITS_PER_STRIP, draw_strip, images_of
 from moka_peft.data.formants import SAMPLE_RATE_HZ
 from moka_peft.data.spoken_digits import OPENINGS, caption
 from moka_peft.data.spoken_words import WORD_SAMPLES, SpokenWords, say
@@ -58,7 +58,7 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|assistant|>' }}{%- endif -%}
 """
-PATCH, HOP_SAMPLES, MEL_BANDS = 16, 320, 40
+PATCH, HOP_SAMPLES, MEL_BANDS = CELL_PIXELS, 320, 40
 
 
 def draw_scenario(rng: np.random.Generator) -> str:
@@ -161,8 +161,8 @@ def answered(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> float:
 
 
 def vision_parts() -> tuple[ViTModel, ViTImageProcessorPil]:
-    """A ViT of strips of four digits, 32 x 128 pixels: 2 x 8 patches."""
-    height, width = 2 * PATCH, 2 * PATCH * DIGITS_PER_STRIP
+    """A ViT of strips of four digits, 32 x 128 pixels, whose patches are as large as a digit."""
+    height, width = PATCH, PATCH * DIGITS_PER_STRIP
     config = ViTConfig(
         hidden_size=64,
         num_hidden_layers=3,
@@ -208,9 +208,8 @@ def strips(split: str, processor: Any, rng: np.random.Generator, size: int) -> t
 
 
 def name_strip(encoder: ViTModel, head: nn.Module, pixels: Tensor) -> Tensor:
-    """Scores of every digit [N, 4, 10], from the mean of the four patches that a digit covers."""
-    patches = encoder(pixel_values=pixels).last_hidden_state[:, 1:]  # [N, 16, D]
-    return head(patches.unflatten(1, (2, DIGITS_PER_STRIP, 2)).mean(dim=(1, 3)))
+    """Scores of every digit [N, 4, 10], from the state of its patch."""
+    return head(encoder(pixel_values=pixels).last_hidden_state[:, 1:])
 
 
 def words(spoken: SpokenWords, extractor: Any, rng: np.random.Generator, size: int, varied: bool = True):

@@ -180,21 +180,18 @@ def draw_question(scenario: str, group: str, rng: np.random.Generator) -> Questi
     """
     names, media = kinds_of(scenario, group), MEDIA_OF[scenario]
     name, turn = names[rng.integers(len(names))], int(rng.integers(len(media)))
-    kind = KINDS[name]
-    while True:
+    kind, own, other = KINDS[name], media[turn], media[turn - 1]
+    digits = draw_digits(scenario, rng)
+    while not (arguments := list(kind.arguments(digits[own], digits[other]))):
         digits = draw_digits(scenario, rng)
-        own, other = digits[media[turn]], digits[media[turn - 1]]
-        if arguments := list(kind.arguments(own, other)):
-            break
-    answers = [kind.answer(own, other, argument) for argument in arguments]
+    answers = [kind.answer(digits[own], digits[other], argument) for argument in arguments]
     possible = sorted(set(answers))
     answer = possible[rng.integers(len(possible))]
     fitting = [argument for argument, given in zip(arguments, answers, strict=True) if given == answer]
     argument = fitting[rng.integers(len(fitting))]
-    text = kind.phrasings[rng.integers(len(kind.phrasings))].format(
-        own=media[turn], other=media[turn - 1], **_words_of(argument)
-    )
-    return Question(digits, name, media[turn], argument, text, answer)
+    phrasing = kind.phrasings[rng.integers(len(kind.phrasings))]
+    text = phrasing.format(own=own, other=other, **_words_of(argument))
+    return Question(digits, name, own, argument, text, answer)
 
 
 def _words_of(argument: Argument) -> dict[str, str]:

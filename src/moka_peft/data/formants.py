@@ -1,5 +1,6 @@
 """Speaks the ten digits without a recording: harmonics of a voice and bands of noise, shaped by moving formants."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,7 @@ def _gain(frequency_hz: np.ndarray, formants: list[np.ndarray], count: int) -> n
     return np.interp(np.arange(count), frames, gain)
 
 
-def _noise(names: list[str], seconds: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _noise(names: Sequence[str], seconds: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """The hiss of every phone that has some: white noise cut to the phone's band, where the phone is."""
     noise, starts = np.zeros(count), np.cumsum(seconds) - seconds
     frequencies = np.fft.rfftfreq(count, 1 / SAMPLE_RATE_HZ)
