@@ -19,6 +19,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from moka_peft.cli.env import environment
+from moka_peft.data.digit_questions import KINDS
 from moka_peft.data.digit_strips import SPLITS
 from moka_peft.data.spoken_digits import SpokenDigits
 from moka_peft.data.spoken_words import SpokenWords
@@ -107,20 +108,26 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def guesses(scenario: str, size: int) -> dict[str, float]:
-    """What needs no media, in per cent: the most frequent answer, and that of each kind of question."""
-    dataset = SpokenDigits(scenario, "question", "test", size)
-    rows = [(facts.question.kind, facts.answer) for facts in map(dataset.facts, range(size)) if facts.question]
-    by_kind = Counter(rows)
-    best = sum(max(count for (k, _), count in by_kind.items() if k == kind) for kind in {kind for kind, _ in rows})
-    most = Counter(answer for _, answer in rows).most_common(1)[0][1]
-    return {"most_frequent_answer": round(100 * most / size, 1), "most_frequent_of_kind": round(100 * best / size, 1)}
+def guesses(scenario: str) -> dict[str, dict[str, float]]:
+    """What needs no media, in per cent of the held-out questions of a group: the one most frequent answer, and the most
+    frequent answer of each kind of question."""
+    dataset = SpokenDigits(scenario, "question", "test", QUESTIONS)
+    rows = [(facts.question.kind, facts.answer) for facts in map(dataset.facts, range(QUESTIONS)) if facts.question]
+    result = {}
+    for group in GROUPS:
+        own = [(kind, answer) for kind, answer in rows if group in ("all", KINDS[kind].group)]
+        by_kind = Counter(own)
+        best = sum(max(n for (k, _), n in by_kind.items() if k == kind) for kind in {kind for kind, _ in own})
+        most = Counter(answer for _, answer in own).most_common(1)[0][1]
+        shares = {"most_frequent_answer": most / len(own), "most_frequent_of_kind": best / len(own)}
+        result[group] = {name: round(100 * share, 1) for name, share in shares.items()}
+    return result
 
 
-def draw(runs: Sequence[dict[str, Any]], baselines: dict[str, dict[str, float]], path: Path) -> None:
+def draw(runs: Sequence[dict[str, Any]], baselines: dict[str, Any], path: Path) -> None:
     """Accuracy over the steps of both stages, a panel per scenario: mean of the seeds, and the range they cover.
 
-    The kinds of question that the language model never saw are dashed.
+    The kinds of question that the language model never saw are dashed; dotted: the most frequent answer of each kind.
     """
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, (scenario, title) in zip(figure.subplots(1, 3, sharey=True), SCENARIOS.items(), strict=True):
@@ -129,7 +136,7 @@ def draw(runs: Sequence[dict[str, Any]], baselines: dict[str, dict[str, float]],
             offset = 0 if what == "stage1" else start
             _plot(axes, _curve(runs, scenario, what, "all"), offset, colour, label, "-")
             _plot(axes, _curve(runs, scenario, what, "new"), offset, colour, f"{label}, new kinds", "--")
-        axes.axhline(baselines[scenario]["most_frequent_of_kind"], color="0.6", linewidth=1, linestyle=":")
+        axes.axhline(baselines[scenario]["all"]["most_frequent_of_kind"], color="0.6", linewidth=1, linestyle=":")
         axes.axvline(start, color="0.85", linewidth=1, zorder=0)
         axes.set(title=title, xlabel="step", ylim=(0, 100))
     figure.axes[0].set_ylabel("held-out questions right (%)")
@@ -172,7 +179,7 @@ def record(out: Path, picture: Path, recordings: str | None) -> None:
         if folder.parent.name in SCENARIOS
     ]
     runs = [run for run in found if run is not None]
-    baselines = {scenario: guesses(scenario, QUESTIONS) for scenario in SCENARIOS}
+    baselines = {scenario: guesses(scenario) for scenario in SCENARIOS}
     result = {
         "command": " ".join(["python bench/scenarios.py", *sys.argv[1:]]),
         "environment": environment(),
