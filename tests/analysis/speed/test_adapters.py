@@ -16,7 +16,7 @@ from moka_peft.analysis.speed import (
     training_step,
 )
 from moka_peft.analysis.speed.kept import saved_tensors
-from moka_peft.analysis.speed.work import enable_checkpointing
+from moka_peft.training.activations import enable_checkpointing
 from moka_peft.tuner.layer import MokaLinear
 
 LAYOUT = ChatLayout(batch=2, length=40, instruction=8)
