@@ -99,6 +99,7 @@ def test_inference(run):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method. is deprecated:DeprecationWarning")  # inductor's own import
 def test_compiled_against_eager(run):
     record, shown = run("bench_compile", "--layers", "1", "--tokens", "160", "--rank", "2")
     assert record["providers"].keys() == {"base", "base again", "lora", "lora compiled", "moka", "moka compiled"}
