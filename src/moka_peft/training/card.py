@@ -73,7 +73,7 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
         front=yaml.safe_dump(front, sort_keys=False),
         mark=MARK,
         name=folder.name,
-        kind={"moka": "MokA adapter", "lora": "LoRA adapter", "none": "Parts, trained in full,"}[adapter["method"]],
+        kind=_kind(adapter["method"]),
         base=" + ".join(bases),
         by_hand=_by_hand(recipe["model"], model_class),
         data="\n".join(f"- {part}: {_inline(source)}" for part, source in _data(recipe["data"])),
@@ -81,6 +81,11 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
         results=_results(recipe, metrics),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _kind(method: str) -> str:
+    names = {"moka": "MokA adapter", "lora": "LoRA adapter", "none": "Parts, trained in full,"}
+    return names.get(method, f"Adapter ({method})")
 
 
 def _data(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 RECIPE = "recipe.yaml"
 NOTES = "run.json"
 METRICS = "metrics.json"
+ANSWERS = "answers.jsonl"
 PLOT = "loss.png"
 CHECKPOINTS = "checkpoints"
 SKIPPED = "skipped"
@@ -68,9 +69,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: Any) -> None:
     """Writes a JSON file whole or not at all, whenever the process is killed."""
+    write_whole(path, json.dumps(data, indent=2))
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Writes JSON lines, whole or not at all."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

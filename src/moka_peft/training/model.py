@@ -17,10 +17,10 @@ from moka_peft.routing import RoutingSpec
 from moka_peft.training.composite_parts import open_composite
 from moka_peft.training.earlier_parts import restore_parts
 from moka_peft.training.folder import RECIPE
+from moka_peft.training.methods import PEFTS_OWN, build_config
 from moka_peft.training.parts import adapt_with_parts, expected_warnings
 from moka_peft.training.processes import is_sharded, local_device
-from moka_peft.training.recipe import MOKA_ONLY
-from moka_peft.tuner import MokaConfig
+from moka_peft.tuner.config import RoutedConfig
 from moka_peft.tuner.sharding import forget_absent_layers
 
 FITTING_SHARE = 0.7  # of a GPU's free memory: answers to held-out questions need some, too
@@ -83,24 +83,22 @@ def add_adapter(
     routing: RoutingSpec | None = None,
     **settings: Any,
 ) -> PeftModel:
-    """Puts a `moka` or `lora` adapter on a model; the parts in `train` ("projectors", "towers", "embeddings") train
-    in full, in copies that PEFT saves with the adapter. With `none` they are all that trains.
+    """Puts an adapter on a model by a method of `methods.CONFIGS`; the parts in `train` ("projectors", "towers",
+    "embeddings") train in full, in copies that PEFT saves with the adapter. With `none` they are all that trains.
 
-    settings: keywords of `MokaConfig`, of which LoRA leaves out its own (`MOKA_ONLY`). routing: read from the
+    settings: keywords of the methods' configs; each leaves out those that it does not know. routing: read from the
     processor unless given. Raises ValueError where they do not fit the model.
     """
     forget_absent_layers(model)
-    if method == "moka":
-        spec = routing or RoutingSpec.from_pretrained(model, processor)
-        config: PeftConfig = MokaConfig(**settings, routing=spec)
-    elif (
-        method == "none"
-    ):  # PEFT's adapter of no module: its copies of parts are saved, resumed and sharded like others
-        config = LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=settings["modules_to_save"])
+    if method == "none":  # PEFT's adapter of no module: its copies of parts are saved, resumed and sharded like others
+        config: PeftConfig = LoraConfig(
+            target_modules=DUMMY_TARGET_MODULES, modules_to_save=settings["modules_to_save"]
+        )
+    elif method in PEFTS_OWN:
+        targets = settings["target_modules"] or decoder_linears(model)
+        config = build_config(method, {**settings, "target_modules": targets})
     else:
-        settings = {key: value for key, value in settings.items() if key not in MOKA_ONLY}
-        settings["target_modules"] = settings["target_modules"] or decoder_linears(model)
-        config = LoraConfig(**settings)
+        config = build_config(method, settings, routing=routing or RoutingSpec.from_pretrained(model, processor))
     return adapt_with_parts(model, config, train)
 
 
@@ -130,7 +128,7 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
     with expected_warnings():
         adapted: Any = PeftModel.from_pretrained(base, str(folder)).eval()
     for config in adapted.peft_config.values():
-        if isinstance(config, MokaConfig) and config.routing is None:  # a composite from parts has no folder to ask
+        if isinstance(config, RoutedConfig) and config.routing is None:  # a composite from parts has no folder to ask
             config.routing = RoutingSpec.from_pretrained(base, processor)
     return adapted, processor
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from transformers.training_args import OptimizerNames
 
-from moka_peft.training.recipe_conflicts import run_conflicts
+from moka_peft.training.recipe_adapter import Adapter, Count, Share, adapter_conflicts
+from moka_peft.training.recipe_conflicts import run_conflicts, section
 from moka_peft.training.recipe_data import Data, data_conflicts
 from moka_peft.training.recipe_model import Model, Section, model_conflicts
 
@@ -37,37 +38,8 @@ def repository_id(name: str) -> str:
     return name
 
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
-Modules = list[str] | str | None
 Metric = Literal["exact_match", "contains", "token_f1", "wer"]
 HeldOutMetric = Literal["loss", "exact_match", "contains", "token_f1", "wer"]
-
-
-class Adapter(Section):
-    """The adapter: `moka` or `lora`, with the keywords of `MokaConfig` and `LoraConfig`; `none`: only parts in full."""
-
-    method: Literal["moka", "lora", "none"] = "moka"
-    r: PositiveInt = 8
-    lora_alpha: PositiveFloat = 16
-    lora_dropout: Share = 0.0
-    use_rslora: bool = False
-    target_modules: Modules = None
-    exclude_modules: Modules = None
-    modules_to_save: list[str] | None = None
-    rank_pattern: dict[str, PositiveInt] = Field(default_factory=dict)
-    alpha_pattern: dict[str, PositiveFloat] = Field(default_factory=dict)
-    layers_to_transform: list[Count] | Count | None = None
-    layers_pattern: Modules = None
-    init_lora_weights: bool | str = True
-    bias: Literal["none", "all", "lora_only"] = "none"
-    modalities: list[str] | None = None
-    cross_scale: float | list[float] = 1.0
-    interaction: Literal["cross_attention", "text_query", "mean", "none"] = "cross_attention"
-    scale_before_attention: bool = False
-    instruction_span: Literal["tokens", "contiguous"] = "tokens"
-    supervised_instruction: Literal["raise", "ignore"] = "raise"
-    impl: Literal["auto", "eager", "reference"] = "auto"
 
 
 class Train(Section):
@@ -120,12 +92,16 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """How the held-out questions are answered: greedy, in batches, every `steps` if that is set; and compared."""
+    """How the held-out questions are answered: greedy, in batches, every `steps` if that is set; and compared.
+
+    before: also before training, which says nothing of an adapter that begins at zero.
+    """
 
     metric: Metric = "exact_match"
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 16
     steps: PositiveInt | None = None
+    before: bool = True
 
 
 class Recipe(Section):
@@ -161,36 +137,10 @@ def conflicts(raw: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
     Works on the unvalidated data, so that contradictions are reported together with wrong keys and types.
     """
     found = run_conflicts(raw)
-    training, adapter = _section(raw, "training"), _section(raw, "adapter")
+    training = section(raw, "training")
     if training.get("steps") is not None and training.get("epochs") is not None:
         found.append((("training", "epochs"), "is set beside `training.steps`. Keep one of them."))
     if training.get("steps") is None and training.get("epochs") is None:
         found.append((("training",), "has no length: expected `steps` or `epochs`. Set one of them."))
-    found += model_conflicts(_section(raw, "model")) + _adapter_conflicts(raw, adapter)
+    found += model_conflicts(section(raw, "model")) + adapter_conflicts(raw)
     return found + data_conflicts(raw)
-
-
-def _adapter_conflicts(raw: dict[str, Any], adapter: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
-    """Keys of the adapter that its method does not know, and a run in which nothing would train."""
-    method = adapter.get("method")
-    unknown = {"lora": MOKA_ONLY, "none": set(adapter) - {"method", "modules_to_save"}}.get(str(method), set())
-    found: list[tuple[tuple[str, ...], str]] = []
-    for key in sorted(set(adapter) & unknown & set(Adapter.model_fields)):
-        if adapter[key] == Adapter.model_fields[key].get_default(call_default_factory=True):
-            continue  # a written recipe has all keys
-        found.append((("adapter", key), f"has no meaning for `method: {method}`. Remove it or use `moka`."))
-    trained = [raw.get("train_projectors"), adapter.get("modules_to_save"), *_section(raw, "train").values()]
-    if method == "none" and not any(trained):
-        found.append((("adapter", "method"), "is none and nothing else trains. Set `train.projectors: true`."))
-    return found
-
-
-MOKA_ONLY = {
-    "modalities", "cross_scale", "interaction", "scale_before_attention", "instruction_span",
-    "supervised_instruction", "impl",
-}  # fmt: skip
-
-
-def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    value = raw.get(name)
-    return value if isinstance(value, dict) else {}

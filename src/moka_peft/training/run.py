@@ -19,6 +19,7 @@ from moka_peft.training.checkpoint import CheckpointMarking, newest_complete, st
 from moka_peft.training.determinism import deterministic, seed_all
 from moka_peft.training.earlier_parts import keep_parts, start_from
 from moka_peft.training.hub import check_hub, upload
+from moka_peft.training.methods import PEFTS_OWN
 from moka_peft.training.model import add_adapter, load_model
 from moka_peft.training.parts import find_parts, weights_of
 from moka_peft.training.plot import draw_learning_rate, draw_loss, draw_scores
@@ -105,7 +106,7 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
     kept = recipe.training.keep_checkpoints + bool(recipe.training.best)
     on_first(lambda: folder.check_space(out, model.get_nb_trainable_parameters()[0], kept))
 
-    collator, limits = held_out_collator(recipe, processor), recipe.evaluation.model_dump(exclude={"steps"})
+    collator, limits = held_out_collator(recipe, processor), recipe.evaluation.model_dump(exclude={"steps", "before"})
     if recipe.data.on_bad_sample == "skip":
         questions = keep_readable(questions, collator, out / folder.SKIPPED)
     if recipe.data.eval is not None and not len(questions):
@@ -114,7 +115,7 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
             "remove `data.eval`."
         )
     held_out = HeldOut(processor, collator, questions, console=console, **limits)
-    if "before" not in notes:
+    if recipe.evaluation.before and "before" not in notes:
         notes["before"], notes["loss_before"] = held_out.score(model, "before training")
         on_first(lambda: folder.write_json(out / folder.NOTES, notes))
     with TrainingProgress(console) as progress:
@@ -127,7 +128,13 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
         held_out.show(after, loss, f"of the best step, {best['step']}")
     else:
         after, loss = held_out.score(model, "after training")
-    results = {**notes, "after": after, "held_out_loss": {"before": notes.pop("loss_before", None), "after": loss}}
+        on_first(lambda: held_out.write_answers(out / folder.ANSWERS))
+    results = {
+        "before": {},
+        **notes,
+        "after": after,
+        "held_out_loss": {"before": notes.pop("loss_before", None), "after": loss},
+    }
     results |= {"best": best, "seconds": seconds, "processes": world_size()}
     return _finish(recipe, out, trainer, processor, results, console)
 
@@ -138,7 +145,8 @@ def _callbacks(recipe: Recipe, held_out: HeldOut, out: Path) -> list[TrainerCall
     stopping = Stopping(**settings.early_stopping.model_dump()) if settings.early_stopping else None
     callbacks: list[TrainerCallback] = [CheckpointMarking(settings.keep_checkpoints, settings.best)]
     if recipe.evaluation.steps:
-        callbacks.insert(0, HeldOutScoring(held_out, recipe.evaluation.steps, settings.best, stopping))
+        answers = out / folder.ANSWERS
+        callbacks.insert(0, HeldOutScoring(held_out, recipe.evaluation.steps, settings.best, stopping, answers))
     return callbacks + tensorboard_callbacks(settings.report_to, out)
 
 
@@ -148,7 +156,7 @@ def _trainer(
     settings = recipe.training.model_dump(exclude=ELSEWHERE)
     others = [name for name in recipe.training.report_to if name != "tensorboard"]
     adapter, in_towers = recipe.adapter, "towers" in recipe.trained_parts()
-    partly_used = in_towers or bool(adapter.modules_to_save or adapter.method == "lora" and adapter.target_modules)
+    partly_used = in_towers or bool(adapter.modules_to_save or adapter.method in PEFTS_OWN and adapter.target_modules)
     arguments = trainer_arguments(
         out / folder.CHECKPOINTS, seed=recipe.seed, report_to=others, find_unused=partly_used, **settings
     )

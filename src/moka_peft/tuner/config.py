@@ -52,20 +52,14 @@ def _neutral(lora_field: Any) -> Any:
 
 @accept_lora_keywords
 @dataclass
-class MokaConfig(PeftConfig):
-    """Configuration of a MokA adapter (arXiv 2506.05191). Replaces LoraConfig; its keywords mean the same here.
+class RoutedConfig(PeftConfig):
+    """What adapters that treat tokens by modality share: LoRA's keywords, the modalities, and where routing comes from.
 
     `r`, `lora_alpha`, `lora_dropout`, `use_rslora`, `rank_pattern`, `alpha_pattern`, `bias`, `modules_to_save`,
     `layers_to_transform`, `layers_pattern`, `exclude_modules`, `init_lora_weights` (True, False, "gaussian"): as in
     LoraConfig. `target_modules`: names match inside the text decoder only; None: the projections of its layers.
     `modalities`: names, "text" first; None: text and every modality with a placeholder token on the model.
-    `cross_scale`: lambda, one number or one per non-text modality.
-    `interaction`: "cross_attention", "text_query", "mean" or "none" (see `moka_peft.ops.moka_delta`).
-    `scale_before_attention`, `instruction_span`: True and "contiguous" give the authors' audio-visual-text form.
-    `supervised_instruction`: "raise" where an instruction token of a turn with media carries loss, or "ignore" it:
-    it gets no gradient then, but a Trainer that counted it still divides by the count.
     `routing`: the RoutingSpec; None: derived from the model's processor at the first forward that needs it.
-    `impl`: "auto", "eager" or "reference".
     Raises ValueError, naming the keyword, on values that do not fit.
     """
 
@@ -83,49 +77,38 @@ class MokaConfig(PeftConfig):
     alpha_pattern: dict = field(default_factory=dict)
     bias: str = "none"
     modalities: Sequence[str] | None = None
-    cross_scale: float | Sequence[float] = 1.0
-    interaction: str = "cross_attention"
-    scale_before_attention: bool = False
-    instruction_span: str = "tokens"
-    supervised_instruction: str = "raise"
     routing: RoutingSpec | Mapping[str, Any] | None = None
-    impl: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = MokaPeftType.MOKA
         self.rank_pattern, self.alpha_pattern = self.rank_pattern or {}, self.alpha_pattern or {}
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             setattr(self, name, set(value) if isinstance(value, list | tuple) else value)
         if isinstance(self.routing, Mapping):
             self.routing = RoutingSpec.from_dict(self.routing)
-        check_options(self.interaction, self.instruction_span, self.impl)
-        self._check_numbers()
-        self._check_choices()
+        self._check_sizes()
+        self._check_choice("bias", ("none", "all", "lora_only"))
+        self._check_choice("init_lora_weights", (True, False, "gaussian"))
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ValueError("`layers_pattern` needs `layers_to_transform`: name the layers it applies to.")
         self._check_modalities()
 
-    def _check_numbers(self) -> None:
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Writes `adapter_config.json` with the routing spec, and a README that tells how to load the adapter."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_card(save_directory, self.peft_type, self.base_model_name_or_path)
+
+    def _check_sizes(self) -> None:
         for name, r in {"r": self.r, **{f"rank_pattern[{k!r}]": v for k, v in self.rank_pattern.items()}}.items():
             if not isinstance(r, int) or isinstance(r, bool) or r <= 0:
                 raise ValueError(f"`{name}`: expected a rank, an integer > 0, got {r!r}.")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"`lora_dropout`: expected a probability in [0, 1), got {self.lora_dropout!r}.")
-        scales = self.cross_scale if isinstance(self.cross_scale, Sequence) else [self.cross_scale]
-        if not all(isinstance(s, int | float) and math.isfinite(s) for s in scales):
-            raise ValueError(f"`cross_scale`: expected a finite number or one per modality, got {self.cross_scale!r}.")
 
-    def _check_choices(self) -> None:
-        choices = {
-            "bias": ("none", "all", "lora_only"),
-            "supervised_instruction": ("raise", "ignore"),
-            "init_lora_weights": (True, False, "gaussian"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}`: expected one of {allowed}, got {getattr(self, name)!r}.")
-        if self.layers_pattern and self.layers_to_transform is None:
-            raise ValueError("`layers_pattern` needs `layers_to_transform`: name the layers it applies to.")
+    def _check_choice(self, name: str, allowed: tuple[Any, ...]) -> None:
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"`{name}`: expected one of {allowed}, got {getattr(self, name)!r}.")
 
     def _check_modalities(self) -> None:
         if self.modalities is None:
@@ -138,7 +121,34 @@ class MokaConfig(PeftConfig):
                 f"got {names!r}."
             )
 
-    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Writes `adapter_config.json` with the routing spec, and a README that tells how to load the adapter."""
-        super().save_pretrained(save_directory, **kwargs)
-        write_card(save_directory, self.base_model_name_or_path)
+
+@accept_lora_keywords
+@dataclass
+class MokaConfig(RoutedConfig):
+    """Configuration of a MokA adapter (arXiv 2506.05191). Replaces LoraConfig; its keywords mean the same here.
+
+    LoRA's keywords, `modalities` and `routing`: see `RoutedConfig`.
+    `cross_scale`: lambda, one number or one per non-text modality.
+    `interaction`: "cross_attention", "text_query", "mean" or "none" (see `moka_peft.ops.moka_delta`).
+    `scale_before_attention`, `instruction_span`: True and "contiguous" give the authors' audio-visual-text form.
+    `supervised_instruction`: "raise" where an instruction token of a turn with media carries loss, or "ignore" it:
+    it gets no gradient then, but a Trainer that counted it still divides by the count.
+    `impl`: "auto", "eager" or "reference".
+    Raises ValueError, naming the keyword, on values that do not fit.
+    """
+
+    cross_scale: float | Sequence[float] = 1.0
+    interaction: str = "cross_attention"
+    scale_before_attention: bool = False
+    instruction_span: str = "tokens"
+    supervised_instruction: str = "raise"
+    impl: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = MokaPeftType.MOKA
+        check_options(self.interaction, self.instruction_span, self.impl)
+        self._check_choice("supervised_instruction", ("raise", "ignore"))
+        scales = self.cross_scale if isinstance(self.cross_scale, Sequence) else [self.cross_scale]
+        if not all(isinstance(s, int | float) and math.isfinite(s) for s in scales):
+            raise ValueError(f"`cross_scale`: expected a finite number or one per modality, got {self.cross_scale!r}.")

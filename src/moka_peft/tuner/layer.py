@@ -13,7 +13,7 @@ from moka_peft.routing import Routing
 from moka_peft.routing.facts import has_media
 
 from .channel import RoutingChannel
-from .computation import Adapter, DeltaOptions, text_updated, updated, with_residual
+from .computation import Adapter, text_updated, updated, with_residual
 from .offload import execution_device, weight_of
 from .plain import is_plain
 from .quantized import dense_weight, is_quantized, restore_weight, round_weight, stored_weight
@@ -41,14 +41,14 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         self.other_param_names = ("r", "scaling", "options", "moka_dropout")
         self.r: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
-        self.options: dict[str, DeltaOptions] = {}
+        self.options: dict[str, Any] = {}
         self.merged_adapters: list[str] = []
         self.unmerged_weight: dict[str, Any] | None = None  # a quantized base's, while merged
 
     def update_layer(
         self,
         adapter: str,
-        options: DeltaOptions,
+        options: Any,
         *,
         r: int,
         lora_alpha: float,
@@ -57,36 +57,42 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         init_lora_weights: bool | str,
         inference_mode: bool = False,
     ) -> None:
-        """Adds or replaces `adapter`'s weights, in the base layer's dtype and on the device where it computes."""
+        """Adds or replaces `adapter`'s weights, in the base layer's dtype and on the device where it computes.
+
+        options: how the adapter computes, a `DeltaOptions` for MokA.
+        """
         self.r[adapter] = r
         self.scaling[adapter] = lora_alpha / (math.sqrt(r) if use_rslora else r)
         self.options[adapter] = options
         self.moka_dropout[adapter] = nn.Dropout(lora_dropout) if lora_dropout else nn.Identity()
-        for modality in options.modalities:
-            self._container(f"moka_A_{modality}")[adapter] = Factor(self.in_features, r)
-        self.moka_B[adapter] = Factor(r, self.out_features)
+        for name, (inputs, outputs) in self.factor_sizes(options, r).items():
+            self._container(name)[adapter] = Factor(inputs, outputs)
         self.reset_parameters(adapter, init_lora_weights)
         self._move_adapter_to_device_of_base_layer(adapter, device=execution_device(self.get_base_layer()))
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
+    def factor_sizes(self, options: Any, r: int) -> dict[str, tuple[int, int]]:
+        """The adapter's matrices: name of the container -> (inputs, outputs), the weight being [outputs, inputs]."""
+        A = {f"moka_A_{modality}": (self.in_features, r) for modality in options.modalities}
+        return {**A, "moka_B": (r, self.out_features)}
+
     def _container(self, name: str) -> nn.ModuleDict:
         if name not in self.adapter_layer_names:
             self.adapter_layer_names = (*self.adapter_layer_names, name)
+        if name not in self._modules:
             setattr(self, name, nn.ModuleDict())
         return getattr(self, name)
 
     def reset_parameters(self, adapter: str, init_lora_weights: bool | str) -> None:
         """A: Kaiming uniform (a = sqrt 5) or normal ("gaussian"); B: zero, or random too where False."""
-        for modality in self.options[adapter].modalities:
-            weight = self._weight(f"moka_A_{modality}", adapter)
-            if init_lora_weights == "gaussian":
+        for name in self.factor_sizes(self.options[adapter], self.r[adapter]):
+            weight = self._weight(name, adapter)
+            if name.startswith("moka_B") and init_lora_weights:
+                nn.init.zeros_(weight)
+            elif name.startswith("moka_A") and init_lora_weights == "gaussian":
                 nn.init.normal_(weight, std=1 / self.r[adapter])
             else:
                 nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-        if init_lora_weights:
-            nn.init.zeros_(self._weight("moka_B", adapter))
-        else:
-            nn.init.kaiming_uniform_(self._weight("moka_B", adapter), a=math.sqrt(5))
 
     def _weight(self, container: str, adapter: str) -> Tensor:
         return weight_of(self._modules[container]._modules[adapter])  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
@@ -94,6 +100,11 @@ class MokaLinear(nn.Module, BaseTunerLayer):
     def stacked_A(self, adapter: str) -> Tensor:
         """A [M, r, I] in the order of the adapter's modalities."""
         return torch.stack(self._adapter(adapter).A)
+
+    def is_one_weight(self, adapter: str) -> bool:
+        """Whether the update is the same for every token, so that a plain weight can hold all of it."""
+        A = self.stacked_A(adapter)
+        return self.options[adapter].interaction == "none" and bool(torch.equal(A, A[:1].expand_as(A)))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., O] from [..., I]."""
@@ -118,7 +129,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
         return result
 
     def _unmerged_active(self) -> list[str]:
-        return [a for a in self.active_adapters if a in self.moka_B and a not in self.merged_adapters]
+        return [a for a in self.active_adapters if a in self.r and a not in self.merged_adapters]
 
     def _routing(self, adapter: str, x: Tensor) -> Routing:
         routing = self.channel.read(adapter, self.name, x.device)
@@ -150,7 +161,7 @@ class MokaLinear(nn.Module, BaseTunerLayer):
 
         Raises ValueError on a quantized base unless `allow_rounding`, and on a non-finite result with `safe_merge`.
         """
-        adapters = [a for a in check_adapters_to_merge(self, adapter_names) if a in self.moka_B]
+        adapters = [a for a in check_adapters_to_merge(self, adapter_names) if a in self.r]
         if not adapters:
             return
         base: Any = self.get_base_layer()

@@ -6,7 +6,6 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists, onload_layer
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from moka_peft.routing.placeholders import check_has_media_tokens
 from . import hook
 from .channel import ATTRIBUTE, RoutingChannel
 from .computation import DeltaOptions
-from .config import MokaConfig
 from .layer import MokaLinear
 from .sharding import forget_absent_layers
 from .targets import expert_parameters, find_adaptable, placeholder_modalities
@@ -32,8 +30,13 @@ class MokaModel(BaseTuner):
     """
 
     prefix = "moka_"
-    tuner_layer_cls = MokaLinear
+    tuner_layer_cls: Any = MokaLinear
     target_module_mapping: dict[str, list[str]] = {}
+    no_one_weight = (
+        "`merge_and_unload` would lose the media path: media tokens take their own A and attend to the "
+        "instruction, which no single weight can hold. Use merge_adapter(): it folds the text path, so "
+        "that decoding costs nothing extra, and keeps the media path. unload() drops the adapter."
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,7 +61,7 @@ class MokaModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        peft_config: MokaConfig,
+        peft_config: Any,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
@@ -66,14 +69,14 @@ class MokaModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        if isinstance(target, MokaLinear):
-            layer = target
+        if type(target) is self.tuner_layer_cls:
+            layer: Any = target
         elif isinstance(target, BaseTunerLayer):
             raise ValueError(
                 f"{current_key!r} already carries a {type(target).__name__} adapter of another method. Unload it first."
             )
         else:
-            layer = MokaLinear(target, self._channel(), current_key)  # pyright: ignore[reportArgumentType]
+            layer = self.tuner_layer_cls(target, self._channel(), current_key)
         layer.update_layer(adapter_name, **self._layer_settings(peft_config, current_key))
         if layer is not target:
             if adapter_name not in self.active_adapters:
@@ -87,19 +90,21 @@ class MokaModel(BaseTuner):
         else:
             super()._replace_module(parent, child_name, new_module, child)
 
-    def _layer_settings(self, config: MokaConfig, key: str) -> dict[str, Any]:
-        modalities = tuple(config.modalities or ())
+    def _options(self, config: Any, key: str) -> Any:
+        """How the layer named `key` computes."""
         scale = config.cross_scale
-        options = DeltaOptions(
-            modalities=modalities,
+        return DeltaOptions(
+            modalities=tuple(config.modalities or ()),
             cross_scale=scale if isinstance(scale, int | float) else tuple(scale),
             interaction=config.interaction,
             scale_before_attention=config.scale_before_attention,
             instruction_span=config.instruction_span,
             impl=config.impl,
         )
+
+    def _layer_settings(self, config: Any, key: str) -> dict[str, Any]:
         return {
-            "options": options,
+            "options": self._options(config, key),
             "r": config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), key), config.r),
             "lora_alpha": config.alpha_pattern.get(
                 get_pattern_key(config.alpha_pattern.keys(), key), config.lora_alpha
@@ -166,18 +171,9 @@ class MokaModel(BaseTuner):
         layers = [m for m in self.model.modules() if isinstance(m, MokaLinear)]
         for layer in layers:
             for adapter in layer.active_adapters:
-                if adapter in layer.moka_B and not _is_plain_lora(layer, adapter):
-                    raise ValueError(
-                        "`merge_and_unload` would lose the media path: media tokens take their own A and attend to the "
-                        "instruction, which no single weight can hold. Use merge_adapter(): it folds the text path, so "
-                        "that decoding costs nothing extra, and keeps the media path. unload() drops the adapter."
-                    )
+                if adapter in layer.r and not layer.is_one_weight(adapter):
+                    raise ValueError(self.no_one_weight)
         return super().merge_and_unload(*args, **kwargs)
-
-
-def _is_plain_lora(layer: MokaLinear, adapter: str) -> bool:
-    A = layer.stacked_A(adapter)
-    return layer.options[adapter].interaction == "none" and bool(torch.equal(A, A[:1].expand_as(A)))
 
 
 ANOTHER_BASE = (
@@ -188,8 +184,8 @@ ANOTHER_BASE = (
 
 def _check_loaded_weights(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any, **__: Any) -> None:
     """Stops where an adapter's file does not fit this model: other shapes, weights missing, weights left over."""
-    own = {prefix + n: p for n, p in model.named_parameters() if ".moka_A_" in n or ".moka_B." in n}
-    loaded = {key: value for key, value in state_dict.items() if ".moka_A_" in key or ".moka_B." in key}
+    own = {prefix + n: p for n, p in model.named_parameters() if ".moka_" in n}
+    loaded = {key: value for key, value in state_dict.items() if ".moka_" in key}
     for key in loaded.keys() & own.keys():
         if loaded[key].shape != own[key].shape:
             raise ValueError(

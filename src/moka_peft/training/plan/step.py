@@ -16,7 +16,8 @@ from moka_peft.routing.placeholders import modality_of
 from moka_peft.training.activations import enable_checkpointing
 from moka_peft.training.plan.live import LiveBytes
 from moka_peft.training.plan.meta import as_on_gpu
-from moka_peft.tuner import MokaConfig, use_routing
+from moka_peft.tuner import use_routing
+from moka_peft.tuner.config import RoutedConfig
 
 INSTRUCTION_SHARE = 0.5
 """Of a sample's text; the rest is its template and its answer. What is kept hardly depends on it."""
@@ -105,7 +106,7 @@ def _decode(model: PeftModel, base: Any, embeds: Tensor, batch: Batch) -> Tensor
     if batch.masked:
         mask = torch.ones(batch.rows, 1, batch.length, batch.length, dtype=torch.bool, device=embeds.device)
     config: Any = model.peft_config["default"]
-    routing = routing_of_rows(batch, config.modalities) if isinstance(config, MokaConfig) else None
+    routing = routing_of_rows(batch, config.modalities) if isinstance(config, RoutedConfig) else None
     with use_routing(model, routing) if routing is not None else nullcontext():
         output = base.get_decoder()(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
     return output.last_hidden_state

@@ -1,0 +1,26 @@
+"""What MokA is compared with, as PEFT methods on the same routing; importing it registers their peft types.
+
+LoRA and DoRA are PEFT's own.
+"""
+
+from typing import Any
+
+from peft.mapping import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PEFT_TYPE_TO_PREFIX_MAPPING,
+    PEFT_TYPE_TO_TUNER_MAPPING,
+)
+
+from .multiple_lora import MultipleLoraConfig, MultipleLoraModel
+
+RIVALS: dict[str, tuple[Any, Any]] = {
+    "multiple_lora": (MultipleLoraConfig, MultipleLoraModel),
+}
+"""Name of a method -> its config and its model."""
+
+for _config, _model in RIVALS.values():
+    PEFT_TYPE_TO_CONFIG_MAPPING[_config.kind] = _config
+    PEFT_TYPE_TO_TUNER_MAPPING[_config.kind] = _model
+    PEFT_TYPE_TO_PREFIX_MAPPING[_config.kind] = _model.prefix
+
+__all__ = ["RIVALS"]

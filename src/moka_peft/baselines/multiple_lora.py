@@ -1,0 +1,56 @@
+"""Multiple LoRA: several pairs of matrices, and every token passes through all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from moka_peft.baselines.rival import RivalConfig, RivalLinear, RivalModel, RivalPeftType
+from moka_peft.routing import Routing
+from moka_peft.tuner.config import accept_lora_keywords
+
+
+@accept_lora_keywords
+@dataclass
+class MultipleLoraConfig(RivalConfig):
+    """`num_experts`: how many pairs; None: one per modality, as MokA's paper counts them (arXiv 2506.05191)."""
+
+    kind = RivalPeftType.MULTIPLE_LORA
+    num_experts: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_positive("num_experts")
+
+
+class MultipleLoraLinear(RivalLinear):
+    """s sum_i B_i A_i x, the same for every token."""
+
+    def factor_sizes(self, options: Any, r: int) -> dict[str, tuple[int, int]]:
+        pairs = range(options.num_experts or len(options.modalities))
+        A = {f"moka_A_{i}": (self.in_features, r) for i in pairs}
+        return A | {f"moka_B_{i}": (r, self.out_features) for i in pairs}
+
+    def update(self, adapter: str, x: Tensor, routing: Routing) -> Tensor:
+        pairs = self.pairs(adapter)
+        z = [F.linear(x, self.factor(A, adapter, x)) for A, _ in pairs]  # each [B, S, r]
+        y = [F.linear(z_i, self.factor(B, adapter, x)) for z_i, (_, B) in zip(z, pairs, strict=True)]
+        return self.scaling[adapter] * sum(y)  # pyright: ignore[reportReturnType]
+
+    def is_one_weight(self, adapter: str) -> bool:
+        return True
+
+    def text_update(self, adapter: str) -> Tensor:
+        return sum(self.product(adapter, A, B) for A, B in self.pairs(adapter))  # pyright: ignore[reportReturnType]
+
+    def pairs(self, adapter: str) -> list[tuple[str, str]]:
+        """Names of the matrices (A_i, B_i)."""
+        names = list(self.factor_sizes(self.options[adapter], self.r[adapter]))
+        return list(zip(names[: len(names) // 2], names[len(names) // 2 :], strict=True))
+
+
+class MultipleLoraModel(RivalModel):
+    tuner_layer_cls = MultipleLoraLinear
