@@ -14,9 +14,11 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Result:
-    """One finished run. `settings`: recipe keys that differ from the comparison's recipe. `score` and `groups`: shares of
-    right answers, or the metric's value. `peak_bytes`: on a GPU the most that was allocated, on a CPU what one training
-    step keeps for its backward pass. `flops_per_token`: what the adapter adds to a forward, per token.
+    """One finished run.
+
+    `settings`: recipe keys that differ from the comparison's recipe. `score` and `groups`: shares of right answers, or
+    the metric's value. `peak_bytes`: on a GPU the most that was allocated, on a CPU what one training step keeps for
+    its backward pass. `flops_per_token`: what the adapter adds to a forward, per token.
     """
 
     cell: str
