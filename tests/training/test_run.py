@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from moka_peft.cli import call
 from moka_peft.data.row_plan import pack_rows
-from moka_peft.training import load_adapted, load_recipe, train
+from moka_peft.training import generate_answers, load_adapted, load_recipe, train
 from moka_peft.training import run as training_run
+from moka_peft.training.reading import held_out_collator, open_source
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,33 @@ def test_the_metrics_tell_what_changed(moka_run):
     [on_the_way] = metrics["during"]
     assert on_the_way["step"] == 3
     assert shown.count("accuracy") == 3
+
+
+def answers_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+
+
+def test_the_answers_are_those_of_the_score(moka_run):
+    out, metrics, _ = moka_run
+    rows = answers_of(out)
+    assert len({row["id"] for row in rows}) == 6
+    assert sum(row["points"] for row in rows) == metrics["after"]["all"]["right"]
+    assert all((row["answer"] == row["reference"]) == bool(row["points"]) for row in rows)
+    assert {row["group"] for row in rows} == metrics["after"].keys() - {"all"}
+    assert all(row["question"] and row["kind"] and row["weight"] == 1 for row in rows)
+
+
+def test_answers_of_the_best_step_and_none_before(write_yaml, tmp_path):
+    settings = ["training.best=loss", "evaluation.steps=1", "evaluation.before=false", "training.learning_rate=0.3"]
+    metrics = train(load_recipe(write_yaml(), settings), Console(file=io.StringIO()))
+    assert metrics["before"] == {} and metrics["held_out_loss"]["before"] is None
+    assert metrics["best"]["step"] < 6
+    assert sum(row["points"] for row in answers_of(tmp_path / "out")) == metrics["after"]["all"]["right"]
+    model, processor = load_adapted(tmp_path / "out")
+    recipe = load_recipe(tmp_path / "out" / "recipe.yaml", ["output_dir=" + str(tmp_path / "again")])
+    collator, samples = held_out_collator(recipe, processor), open_source(recipe.data.eval, recipe.data)
+    again = generate_answers(model, processor, collator.collate_prompts, samples, batch_size=6, max_new_tokens=2)
+    assert again == [row["answer"] for row in answers_of(tmp_path / "out")]
 
 
 def test_projectors_train_and_come_back(moka_run):
