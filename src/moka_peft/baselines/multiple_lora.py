@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from moka_peft.baselines.experts import compressed, expanded
 from moka_peft.baselines.rival import RivalConfig, RivalLinear, RivalModel, RivalPeftType
 from moka_peft.routing import Routing
 from moka_peft.tuner.config import accept_lora_keywords
@@ -35,10 +35,8 @@ class MultipleLoraLinear(RivalLinear):
         return A | {f"moka_B_{i}": (r, self.out_features) for i in pairs}
 
     def update(self, adapter: str, x: Tensor, routing: Routing) -> Tensor:
-        pairs = self.pairs(adapter)
-        z = [F.linear(x, self.factor(A, adapter, x)) for A, _ in pairs]  # each [B, S, r]
-        y = [F.linear(z_i, self.factor(B, adapter, x)) for z_i, (_, B) in zip(z, pairs, strict=True)]
-        return self.scaling[adapter] * sum(y)  # pyright: ignore[reportReturnType]
+        A, B = ([self.factor(name, adapter, x) for name in names] for names in zip(*self.pairs(adapter), strict=True))
+        return self.scaling[adapter] * expanded(compressed(x, A), B)
 
     def is_one_weight(self, adapter: str) -> bool:
         return True
