@@ -11,10 +11,14 @@ from peft.mapping import (
     PEFT_TYPE_TO_TUNER_MAPPING,
 )
 
+from .hydra_lora import HydraLoraConfig, HydraLoraModel
+from .lora_moe import LoraMoeConfig, LoraMoeModel
 from .multiple_lora import MultipleLoraConfig, MultipleLoraModel
 
 RIVALS: dict[str, tuple[Any, Any]] = {
     "multiple_lora": (MultipleLoraConfig, MultipleLoraModel),
+    "lora_moe": (LoraMoeConfig, LoraMoeModel),
+    "hydra_lora": (HydraLoraConfig, HydraLoraModel),
 }
 """Name of a method -> its config and its model."""
 
