@@ -14,11 +14,13 @@ from peft.mapping import (
 from .hydra_lora import HydraLoraConfig, HydraLoraModel
 from .lora_moe import LoraMoeConfig, LoraMoeModel
 from .multiple_lora import MultipleLoraConfig, MultipleLoraModel
+from .uni_modal_lora import UniModalLoraConfig, UniModalLoraModel
 
 RIVALS: dict[str, tuple[Any, Any]] = {
     "multiple_lora": (MultipleLoraConfig, MultipleLoraModel),
     "lora_moe": (LoraMoeConfig, LoraMoeModel),
     "hydra_lora": (HydraLoraConfig, HydraLoraModel),
+    "uni_modal_lora": (UniModalLoraConfig, UniModalLoraModel),
 }
 """Name of a method -> its config and its model."""
 
