@@ -14,6 +14,7 @@ from peft.mapping import (
 from .hydra_lora import HydraLoraConfig, HydraLoraModel
 from .lora_moe import LoraMoeConfig, LoraMoeModel
 from .multiple_lora import MultipleLoraConfig, MultipleLoraModel
+from .uni_mm_lora import UniMmLoraConfig, UniMmLoraGateConfig, UniMmLoraModel
 from .uni_modal_lora import UniModalLoraConfig, UniModalLoraModel
 
 RIVALS: dict[str, tuple[Any, Any]] = {
@@ -21,6 +22,8 @@ RIVALS: dict[str, tuple[Any, Any]] = {
     "lora_moe": (LoraMoeConfig, LoraMoeModel),
     "hydra_lora": (HydraLoraConfig, HydraLoraModel),
     "uni_modal_lora": (UniModalLoraConfig, UniModalLoraModel),
+    "uni_mm_lora": (UniMmLoraConfig, UniMmLoraModel),
+    "uni_mm_lora_gate": (UniMmLoraGateConfig, UniMmLoraModel),
 }
 """Name of a method -> its config and its model."""
 
