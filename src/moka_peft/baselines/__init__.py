@@ -13,6 +13,7 @@ from peft.mapping import (
 
 from .hydra_lora import HydraLoraConfig, HydraLoraModel
 from .lora_moe import LoraMoeConfig, LoraMoeModel
+from .imod import ImodConfig, ImodModel
 from .moka_shared_a import MokaSharedAConfig, MokaSharedAModel
 from .multiple_lora import MultipleLoraConfig, MultipleLoraModel
 from .uni_mm_lora import UniMmLoraConfig, UniMmLoraGateConfig, UniMmLoraModel
@@ -25,6 +26,7 @@ RIVALS: dict[str, tuple[Any, Any]] = {
     "uni_modal_lora": (UniModalLoraConfig, UniModalLoraModel),
     "uni_mm_lora": (UniMmLoraConfig, UniMmLoraModel),
     "uni_mm_lora_gate": (UniMmLoraGateConfig, UniMmLoraModel),
+    "imod": (ImodConfig, ImodModel),
     "moka_shared_a": (MokaSharedAConfig, MokaSharedAModel),
 }
 """Name of a method -> its config and its model."""
