@@ -12,8 +12,8 @@ from peft.mapping import (
 )
 
 from .hydra_lora import HydraLoraConfig, HydraLoraModel
-from .lora_moe import LoraMoeConfig, LoraMoeModel
 from .imod import ImodConfig, ImodModel
+from .lora_moe import LoraMoeConfig, LoraMoeModel
 from .moka_shared_a import MokaSharedAConfig, MokaSharedAModel
 from .multiple_lora import MultipleLoraConfig, MultipleLoraModel
 from .uni_mm_lora import UniMmLoraConfig, UniMmLoraGateConfig, UniMmLoraModel
