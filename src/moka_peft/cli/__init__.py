@@ -17,6 +17,7 @@ VERBS = {
     "generate": ("moka_peft.cli.generate:run", "Answer one question on files of your own."),
     "chat": ("moka_peft.cli.chat:run", "Talk to a trained model, with media, over several turns."),
     "route": ("moka_peft.cli.route:run", "Draw a sample's tokens by modality and turn."),
+    "compare": ("moka_peft.cli.compare:run", "Compare methods on a recipe: seeds, intervals, costs, a report."),
     "bench": ("moka_peft.cli.bench:run", "Time LoRA's and MokA's training steps on your machine and model."),
     "import-authors-adapter": (
         "moka_peft.cli.import_authors_adapter:run",

@@ -111,8 +111,8 @@ def _clear(folder: Path) -> None:
 
 
 def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
-    earlier = _flat(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
-    now = _flat(settings)
+    earlier = flatten(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
+    now = flatten(settings)
     keys = (earlier.keys() | now.keys()) - WITHOUT_EFFECT
     changed = sorted(key for key in keys if earlier.get(key) != now.get(key))
     if changed:
@@ -123,14 +123,14 @@ def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as `section.key` -> value, also in lists of sections, without those left at None."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
             value = {str(place): one for place, one in enumerate(value)}
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat

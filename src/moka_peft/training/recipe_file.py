@@ -1,13 +1,15 @@
 """Reading a recipe from YAML and writing it back; every mistake is reported at once, with its line."""
 
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from moka_peft.training.folder import write_whole
 from moka_peft.training.recipe import Recipe, conflicts
 from moka_peft.training.recipe_conflicts import missing_here
 from moka_peft.training.recipe_problems import Key, dotted, report
@@ -89,9 +91,27 @@ def check_machine(recipe: Recipe) -> None:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Writes the whole recipe, defaults included, such that `load_recipe` gives the same one back."""
+    write_whole(path, yaml.safe_dump(_plain(recipe), sort_keys=False))
+
+
+def changed_recipe(recipe: Recipe, changes: Mapping[str, Any], place: str) -> Recipe:
+    """The recipe with other values of some keys: {"training.steps": 3, "adapter": {...}}, a section replaces the whole.
+
+    place: what errors call it. Raises RecipeError with all that is wrong with it.
+    """
+    data, places, problems = _plain(recipe), {(): place}, []
+    for name, value in changes.items():
+        try:
+            _put(data, tuple(name.split(".")), copy.deepcopy(value))
+        except TypeError:
+            problems.append(f"{place}: `{name}` leads to no key: a part of it is a single value.")
+    return _checked(data, places, problems, without_files=False)
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe's file holds."""
     data = recipe.model_dump(exclude={"resume", "overwrite"}, exclude_none=True)
-    data["train"] = recipe.settings()["train"]
-    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return data | {"train": recipe.settings()["train"]}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:

@@ -1,6 +1,5 @@
 """A recipe becomes a trained adapter: the order of a run, from the output folder to the metrics."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from moka_peft.training.recipe_file import check_machine, write_recipe
 from moka_peft.training.reports import tensorboard_callbacks
 from moka_peft.training.scoring import HeldOut, HeldOutScoring
 from moka_peft.training.sharded import trained_weights
+from moka_peft.training.stopwatch import Stopwatch
 from moka_peft.training.trainer import MokaTrainer, build_trainer
 from moka_peft.training.weights import restore_last, take_best
 from moka_peft.tuner import MokaModel, media_with_keys
@@ -117,11 +117,11 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
     held_out = HeldOut(processor, collator, questions, console=console, **limits)
     if recipe.evaluation.before and "before" not in notes:
         notes["before"], notes["loss_before"] = held_out.score(model, "before training")
-        on_first(lambda: folder.write_json(out / folder.NOTES, notes))
+    on_first(lambda: folder.write_json(out / folder.NOTES, notes))
     with TrainingProgress(console) as progress:
         callbacks = [*_callbacks(recipe, held_out, out), progress]
         trainer = _trainer(recipe, model, processor, samples, out, callbacks)
-        seconds = _fit(trainer, recipe, console)
+        cost = _fit(trainer, recipe, console)
     best = take_best(trainer, recipe.training.best)
     if best:
         after, loss = best.pop("scores"), best.pop("held_out_loss")
@@ -135,7 +135,7 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
         "after": after,
         "held_out_loss": {"before": notes.pop("loss_before", None), "after": loss},
     }
-    results |= {"best": best, "seconds": seconds, "processes": world_size()}
+    results |= {"best": best, **cost, "processes": world_size()}
     return _finish(recipe, out, trainer, processor, results, console)
 
 
@@ -170,19 +170,23 @@ def _trainer(
     return build_trainer(model, collator, samples, arguments, callbacks, rates, plan)
 
 
-def _fit(trainer: MokaTrainer, recipe: Recipe, console: Console) -> float:
-    """Trains from the newest complete checkpoint, or from the start; returns the seconds it took."""
+def _fit(trainer: MokaTrainer, recipe: Recipe, console: Console) -> dict[str, Any]:
+    """Trains from the newest complete checkpoint, or from the start; returns `seconds`, of all its parts, and on a GPU
+    `peak_bytes`, the most that torch held there since it went on."""
     checkpoint, torn = on_first(lambda: newest_complete(Path(str(trainer.args.output_dir))))
     for problem in torn:
         console.print(f"not used: {problem}", soft_wrap=True)
     seed_all(trainer.args.seed)
-    start = time.monotonic()
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    trainer.add_callback(watch := Stopwatch(checkpoint))
     if checkpoint:
         console.print(f"going on after step {step_of(checkpoint)}", soft_wrap=True)
     stopping = recipe.training.early_stopping
     if not checkpoint or not restore_last(trainer, checkpoint, Stopping(**stopping.model_dump()) if stopping else None):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return time.monotonic() - start
+    return {"seconds": watch.seconds, "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None}
 
 
 def _finish(
