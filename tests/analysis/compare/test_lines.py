@@ -71,3 +71,12 @@ def test_verdict_without_a_baseline(make_table):
 
 def test_rows_without_a_run_are_left_out(make_table):
     assert [line.label for line in summarise(make_table({"lora": [0.5], "moka": []}))] == ["lora"]
+
+
+def test_rank_is_that_of_the_run(make_runs):
+    runs = make_runs("moka", points=[[1, 0], [1, 1]])
+    (runs[0].folder / "recipe.yaml").write_text("adapter: {method: moka, r: 4}\n")
+    table = Table("all", None, "lora", (Row("MokA", "moka", None, runs),))
+    assert summarise(table)[0].rank == 4
+    (runs[0].folder / "recipe.yaml").write_text("adapter: {method: none, r: 4}\n")
+    assert summarise(table)[0].rank is None

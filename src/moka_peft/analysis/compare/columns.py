@@ -21,13 +21,23 @@ class Column:
     is_words: bool = False
 
 
-def names_of(axis: str | None) -> list[Column]:
-    """The columns that tell one row from another: the method, and its value on the axis."""
-    names = [Column("method", row_name, lambda line: line.label, is_words=True)]
-    if axis is not None:
-        short = axis.rsplit(".", 1)[-1]
-        names.append(Column(short, lambda line: shown_value(line.value), lambda line: _sortable(line.value)))
-    return names
+def names_of(lines: Sequence[Line], axis: str | None) -> list[Column]:
+    """The columns that tell one row from another: the label, and the value on the axis where labels do not name it."""
+    name = Column("method", row_name, lambda line: line.label, is_words=True)
+    return [name] if axis is None or _are_unique(lines) else [name, _axis(axis)]
+
+
+def _axis(axis: str) -> Column:
+    return Column(short_name(axis), lambda line: shown_value(line.value), lambda line: _sortable(line.value))
+
+
+def short_name(key: str) -> str:
+    """A recipe key without its section."""
+    return key.rpartition(".")[2]
+
+
+def _are_unique(lines: Sequence[Line]) -> bool:
+    return len({line.label for line in lines}) == len(lines)
 
 
 def sections_of(lines: Sequence[Line], axis: str | None) -> dict[str, list[Column]]:
@@ -46,11 +56,11 @@ def row_name(line: Line) -> str:
 
 
 def _sizes(lines: Sequence[Line], axis: str | None) -> list[Column]:
-    """The rank, where it is known and not the axis, and the adapter's parameters."""
-    rank = Column("r", lambda line: shown_value(line.rank), lambda line: line.rank)
-    parameters = Column("parameters", lambda line: formats.count(line.parameters), lambda line: line.parameters)
-    is_known = axis != RANK and any(line.rank is not None for line in lines)
-    return [rank, parameters] if is_known else [parameters]
+    """The value on the axis, the rank where it is known and not the axis, and the adapter's parameters."""
+    columns = [_axis(axis)] if axis is not None and _are_unique(lines) else []
+    if axis != RANK and any(line.rank is not None for line in lines):
+        columns.append(Column("r", lambda line: shown_value(line.rank), lambda line: line.rank))
+    return [*columns, Column("parameters", lambda line: formats.count(line.parameters), lambda line: line.parameters)]
 
 
 def shown_value(value: object) -> str:

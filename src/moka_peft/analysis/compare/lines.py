@@ -3,8 +3,12 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import yaml
+
 from moka_peft.analysis.compare.results import Result, Row, Table
 from moka_peft.analysis.compare.statistics import Difference, Spread, holm, paired_difference, paired_ratio, spread
+from moka_peft.training.folder import RECIPE
+from moka_peft.training.methods import known_settings
 from moka_peft.training.metrics import LOWER_IS_BETTER
 
 RANK = "adapter.r"
@@ -93,7 +97,7 @@ def _line(table: Table, row: Row) -> Line:
         variant=row.variant,
         value=row.value,
         metric=first.metric,
-        rank=first.settings.get(RANK),
+        rank=_rank(first),
         parameters=first.adapter_parameters,
         trained=first.trained_parameters,
         score=spread([run.score for run in runs]),
@@ -112,3 +116,12 @@ def _line(table: Table, row: Row) -> Line:
 
 def _seconds(row: Row) -> dict[int, float]:
     return {seed: run.seconds for seed, run in row.results.items()}
+
+
+def _rank(run: Result) -> int | None:
+    """The rank that a run's own recipe gives its method; without one, that of its settings."""
+    path = run.folder / RECIPE
+    if not path.is_file():
+        return run.settings.get(RANK)
+    adapter = yaml.safe_load(path.read_text(encoding="utf-8"))["adapter"]
+    return adapter.get("r") if "r" in known_settings(adapter["method"]) else None

@@ -34,7 +34,9 @@ def show(tables: Sequence[Table], console: Console) -> None:
 def _title(table: Table, lines: Sequence[Line]) -> str:
     if not lines:
         return f"{table.name}: no run is finished"
-    return f"{table.name}: {lines[0].metric} on {lines[0].questions} questions, against {table.baseline}"
+    against = dict.fromkeys(line.against for line in lines if line.against)
+    name = next(iter(against)) if len(against) == 1 else f"{table.baseline} at the same value"
+    return f"{table.name}: {lines[0].metric} on {lines[0].questions} questions" + (f", against {name}" * bool(against))
 
 
 def _legend(lines: Sequence[Line]) -> str:
@@ -44,7 +46,7 @@ def _legend(lines: Sequence[Line]) -> str:
 
 def _fit(table: Table, lines: Sequence[Line], console: Console) -> list[Grid]:
     """The columns side by side as far as they fit, the rest below; a section stays together where it can."""
-    names, here = names_of(table.axis), []
+    names, here = names_of(lines, table.axis), []
     pieces: list[list[Column]] = [here]
     for section in sections_of(lines, table.axis).values():
         whole = [section] if _fits([*names, *section], lines, console) else [[column] for column in section]
