@@ -1,6 +1,6 @@
 """The questions of `av_digits`: their groups, kinds, phrasings and answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,3 +126,23 @@ KINDS: dict[str, Kind] = {
         ),
     ),
 }
+
+
+def kinds_by_group(groups: Sequence[str], kinds: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """The kinds of question that each group asks: all of its own, or those of them in `kinds`.
+
+    Raises ValueError for an unknown kind, one of another group, and a group left without any.
+    """
+    if unknown := [name for name in kinds or () if name not in KINDS]:
+        raise ValueError(f"`kinds` is wrong: expected some of {', '.join(KINDS)}, got {', '.join(unknown)}.")
+    if foreign := [name for name in kinds or () if KINDS[name].group not in groups]:
+        raise ValueError(
+            f"`kinds` are of other groups: expected kinds of {', '.join(groups)}, got {', '.join(foreign)}."
+        )
+    chosen = list(KINDS) if kinds is None else [name for name in KINDS if name in kinds]
+    found = {group: [name for name in chosen if KINDS[name].group == group] for group in groups}
+    if empty := [group for group, names in found.items() if not names]:
+        raise ValueError(
+            f"`kinds` has none of the group {empty[0]}: expected at least one. Add one, or drop the group."
+        )
+    return found

@@ -35,7 +35,7 @@ def load_samples(
     `{"path", "format", "folder", "streaming", "split", "question"}`: JSON, JSON lines, parquet or tar files, or a
     folder of `datasets`; a path may be a pattern, a folder of files, or a list. `{"hub", "split", "config", "format",
     "folder", "streaming"}`. `{"name", "folder", "split", "streaming", ...}` with a name of `datasets.DATASETS` and its
-    options. `{"name": "av_digits", "split", "size", "seed", "groups"}` and `{"name": "spoken_digits", ...}`.
+    options. `{"name": "av_digits", "split", "size", "seed", "groups", ...}` and `{"name": "spoken_digits", ...}`.
     `streaming: False` reads all rows now (the default for JSON by `path`), `True` reads each when it is asked for.
     With `on_bad_sample="skip"`, a row that cannot be read is given as a BadSample. Raises ValueError for unknown
     keys and, otherwise, for such rows.
@@ -54,8 +54,11 @@ def load_samples(
 
 
 GENERATED: dict[Any, tuple[type[AvDigits] | type[SpokenDigits], tuple[str, ...]]] = {
-    "av_digits": (AvDigits, ("split", "size", "seed", "groups")),
-    "spoken_digits": (SpokenDigits, ("split", "size", "seed", "scenario", "task", "folder")),
+    "av_digits": (
+        AvDigits,
+        ("split", "size", "seed", "groups", "kinds", "images", "sounds", "media", "shortcuts", "misleading"),
+    ),
+    "spoken_digits": (SpokenDigits, ("split", "size", "seed", "scenario", "task", "folder", "speakers")),
 }
 """The class of each generated set, and the keys it takes."""
 

@@ -1,5 +1,6 @@
 """The built-in dataset `spoken_digits`: handwritten digits, spoken digits, and questions in words about them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ class SpokenDigits(IndexedSamples):
 
     scenario: "avt" (both media), "vt" (written), "st" (spoken). task: "caption" names the digits of one medium, which
     comes alone; "question" asks, in turn, kinds that a language model can know from text and new ones. folder:
-    recordings named as in the Free Spoken Digit Dataset, else the digits are synthesised. Sample i depends on (seed,
-    split, scenario, task, i) and the folder alone. Splits "align", "train" and "test" share no image and no recording.
+    recordings named as in the Free Spoken Digit Dataset, else the digits are synthesised. speakers: whose recordings
+    are used, None for all. Sample i depends on (seed, split, scenario, task, i), folder and speakers alone. Splits
+    "align", "train" and "test" share no image and no recording.
     Raises ValueError for unknown settings, FileNotFoundError for a folder without recordings, ImportError without
     scikit-learn.
     """
@@ -51,6 +53,7 @@ class SpokenDigits(IndexedSamples):
         size: int = 6400,
         seed: int = 0,
         folder: str | Path | None = None,
+        speakers: Sequence[str] | None = None,
     ):
         for name, value, known in (("scenario", scenario, tuple(MEDIA_OF)), ("task", task, TASKS)):
             if value not in known:
@@ -61,10 +64,12 @@ class SpokenDigits(IndexedSamples):
             raise ValueError(
                 f"`folder` has no meaning for the scenario vt, which has no speech: got {folder}. Remove it."
             )
+        if speakers is not None and scenario == "vt":
+            raise ValueError(f"`speakers` has no meaning for the scenario vt: got {speakers}. Remove it.")
         self.scenario, self.task, self.split, self.size, self.seed = scenario, task, split, size, seed
         self.media = MEDIA_OF[scenario]
         self.images = images_of(split) if "written" in self.media else {}
-        self.words = SpokenWords(split, folder) if "spoken" in self.media else None
+        self.words = SpokenWords(split, folder, speakers) if "spoken" in self.media else None
 
     def __len__(self) -> int:
         return self.size

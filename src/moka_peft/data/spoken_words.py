@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,18 +24,21 @@ class SpokenWords:
     """The digits that one split may use, {digit: their names} in `names`; no recording is in two splits.
 
     folder: recordings named as in the Free Spoken Digit Dataset, `{digit}_{speaker}_{index}.wav`, which are split by
-    their index (modulo 8); None: as many voices and takes, synthesised. Raises FileNotFoundError or ValueError where
-    a folder lacks recordings of a digit.
+    their index (modulo 8); None: as many voices and takes, synthesised. speakers: whose recordings are used, by name,
+    the synthesised ones being a to f; None: everybody's. Raises FileNotFoundError or ValueError where a folder lacks
+    recordings of a digit.
     """
 
-    def __init__(self, split: str, folder: str | Path | None = None):
+    def __init__(self, split: str, folder: str | Path | None = None, speakers: Sequence[str] | None = None):
         if split not in SPLITS:
             raise ValueError(f"`split` is unknown: expected one of {', '.join(SPLITS)}, got {split}.")
         self.folder = None if folder is None else Path(folder)
         self.names: dict[int, list[str]] = defaultdict(list)
-        for name in _names_in(self.folder) if self.folder else _synthesised_names():
-            digit, _, index = _parse(name)
-            if index % 8 in _SPLIT_OF_EIGHTH[split]:
+        names = _names_in(self.folder) if self.folder else _synthesised_names()
+        _check_speakers(speakers, {_parse(name)[1] for name in names})
+        for name in names:
+            digit, speaker, index = _parse(name)
+            if (speakers is None or speaker in speakers) and index % 8 in _SPLIT_OF_EIGHTH[split]:
                 self.names[digit].append(name)
         if missing := [digit for digit in range(10) if not self.names[digit]]:
             raise ValueError(
@@ -58,6 +62,14 @@ def say(words: SpokenWords, names: tuple[str, ...], rng: np.random.Generator) ->
         start = place * WORD_SAMPLES + int(rng.integers(WORD_SAMPLES - len(wave) + 1))
         clip[start : start + len(wave)] += wave * np.float32(loudness * rng.uniform(0.85, 1.15))
     return clip
+
+
+def _check_speakers(speakers: Sequence[str] | None, known: set[str]) -> None:
+    """Raises ValueError for a speaker who says nothing here, and for an empty list."""
+    if speakers is not None and (not speakers or set(speakers) - known):
+        raise ValueError(
+            f"`speakers` is wrong: expected some of {', '.join(sorted(known))}, got {speakers}. Correct it."
+        )
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -62,6 +62,13 @@ class Source(Section):
     size: PositiveInt | None = None
     seed: Count | None = None
     groups: list[str] | None = None
+    kinds: list[str] | None = None
+    images: Literal["plain", "inverted", "noisy", "inverted_noisy"] | None = None
+    sounds: Literal["plain", "other", "noisy", "other_noisy"] | None = None
+    media: Literal["both", "image", "audio"] | None = None
+    shortcuts: Annotated[float, Field(ge=0, le=1)] | None = None
+    misleading: Annotated[float, Field(ge=0, le=1)] | None = None
+    speakers: list[str] | None = None
     scenario: Literal["avt", "vt", "st"] | None = None
     task: Literal["caption", "question"] | None = None
 
@@ -172,7 +179,8 @@ SOURCE_KEYS = {
     "hub": {"config", "split", "format", "folder", "streaming", "index"},
 }
 SOURCE_WORDS = {"path": "a file of samples", "hub": "a dataset of the hub"}
+_DIGITS = {"split", "size", "seed", "index"}
 GENERATED = {
-    "av_digits": {"split", "size", "seed", "groups", "index"},
-    "spoken_digits": {"split", "size", "seed", "scenario", "task", "folder", "index"},
+    "av_digits": {*_DIGITS, "groups", "kinds", "images", "sounds", "media", "shortcuts", "misleading"},
+    "spoken_digits": {*_DIGITS, "scenario", "task", "folder", "speakers"},
 }
