@@ -67,12 +67,20 @@ class SpokenDigits(IndexedSamples):
         if speakers is not None and scenario == "vt":
             raise ValueError(f"`speakers` has no meaning for the scenario vt: got {speakers}. Remove it.")
         self.scenario, self.task, self.split, self.size, self.seed = scenario, task, split, size, seed
+        self.speakers = speakers
         self.media = MEDIA_OF[scenario]
         self.images = images_of(split) if "written" in self.media else {}
         self.words = SpokenWords(split, folder, speakers) if "spoken" in self.media else None
 
     def __len__(self) -> int:
         return self.size
+
+    @property
+    def origins(self) -> list[Path | str]:
+        """What the samples are made from: the settings, and the recordings where there are any."""
+        settings = repr((self.scenario, self.task, self.split, self.size, self.seed, self.speakers))
+        names = sorted(name for names in self.words.names.values() for name in names) if self.words else []
+        return [settings, *([self.words.folder / name for name in names] if self.words and self.words.folder else [])]
 
     def sample(self, index: int) -> Sample:
         rng = self._rng(index)

@@ -29,7 +29,7 @@ def write_index(
     """Writes the lengths of samples, 0 for a bad one; whole or not at all. max_length: what is longer counts as bad."""
     if len(lengths) != len(samples):
         raise ValueError(f"`lengths` is wrong: expected {len(samples)}, one per sample, got {len(lengths)}.")
-    fingerprints = _fingerprints(samples, processor, media)
+    fingerprints = fingerprints_of(samples, processor, media)
     partial = Path(f"{path}.partial")
     with partial.open("wb") as file:
         np.savez(
@@ -56,7 +56,7 @@ def read_index(
             limit = int(stored["max_length"])
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"index `{path}` cannot be read: {error}. {_AGAIN}") from error
-    now = _fingerprints(samples, processor, media)
+    now = fingerprints_of(samples, processor, media)
     if changed := [name for name, value in now.items() if fingerprints.get(name) != value]:
         raise ValueError(
             f"index `{path}` does not fit: expected the {' and '.join(changed)} it was written for, got others. "
@@ -70,7 +70,7 @@ def read_index(
     return lengths
 
 
-def _fingerprints(samples: Sequence[Sample], processor: Any, media: MediaOptions) -> dict[str, str]:
+def fingerprints_of(samples: Sequence[Sample], processor: Any, media: MediaOptions) -> dict[str, str]:
     """What lengths depend on, by the word that an error has for it."""
     template, tokens = str(getattr(processor, "chat_template", None)), len(processor.tokenizer)
     settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)

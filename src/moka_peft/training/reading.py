@@ -9,6 +9,7 @@ import yaml
 from moka_peft.data import Collator, MediaOptions, Sample, SkippingCollator, load_samples
 from moka_peft.data.epochs import EpochPlan
 from moka_peft.data.mixing import MixedSamples, block_of, part_sizes_of, shard_sizes_of
+from moka_peft.data.prepared import PreparedCollator, prepare
 from moka_peft.data.token_index import read_index
 from moka_peft.training.folder import RECIPE
 from moka_peft.training.processes import is_sharded, world_size
@@ -77,6 +78,19 @@ def kinds_of_encoders(collator: Collator) -> tuple[str, ...]:
     """
     kinds = list(collator.placeholders)
     return tuple(kind for kind in kinds if kind != "video" or "image" not in kinds)
+
+
+def through_cache(
+    recipe: Recipe, samples: Sequence[Sample], collator: Any, *, prompts: bool = False
+) -> tuple[Sequence[Sample], Any]:
+    """The samples and their collator, or, where the recipe has a cache, the prepared ones and theirs.
+
+    prompts: whether the samples are also asked, not only trained on.
+    """
+    if recipe.data.cache is None or not len(samples):
+        return samples, collator
+    folder = Path(recipe.data.cache)
+    return prepare(samples, collator, folder, prompts=prompts), PreparedCollator(collator)
 
 
 def plan_batches(recipe: Recipe, samples: Sequence[Sample], collator: Collator | SkippingCollator) -> EpochPlan:

@@ -114,6 +114,7 @@ class Data(Section):
     index: Annotated[str, on_disk(existing_file)] | None = None
     media: Media = Field(default_factory=Media)
     on_bad_sample: Literal["raise", "skip"] = "raise"
+    cache: str | None = None
 
     def lengths_file(self) -> str | None:
         """The file of the training samples' token lengths, if there is one."""
@@ -130,10 +131,25 @@ def data_conflicts(raw: dict[str, Any]) -> list[Problem]:
             found.append((("data", *key, "index"), "has no meaning in a list: an index holds all. Set `data.index`."))
     if data.get("index") is not None and section(data, "train").get("index") is not None:
         found.append((("data", "index"), "is set beside `data.train.index`. Keep one of them."))
+    found += _cache_conflicts(data, [source for _, source in sources])
     with_sound = [source["name"] for _, source in sources if source.get("name") in ("music_avqa", "ave")]
     if with_sound and section(data, "media").get("video_sound") is True:
         text = f"adds a second recording to the videos of `{with_sound[0]}`, which have theirs. Remove it."
         found.append((("data", "media", "video_sound"), text))
+    return found
+
+
+def _cache_conflicts(data: dict[str, Any], sources: list[dict[str, Any]]) -> list[Problem]:
+    """What the data cannot have together with a cache."""
+    if data.get("cache") is None:
+        return []
+    found: list[Problem] = []
+    if files := [source for source in sources if source.get("name") not in GENERATED]:
+        named = next((files[0][key] for key in ("name", "path", "hub") if files[0].get(key)), "another one")
+        known = ", ".join(GENERATED)
+        found.append((("data", "cache"), f"is for generated samples: expected {known}, got {named}. Remove it."))
+    if data.get("on_bad_sample") == "skip":
+        found.append((("data", "cache"), "has no meaning with `on_bad_sample: skip`. Remove one of them."))
     return found
 
 

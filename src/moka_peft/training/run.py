@@ -24,7 +24,7 @@ from moka_peft.training.parts import find_parts, weights_of
 from moka_peft.training.plot import draw_learning_rate, draw_loss, draw_scores
 from moka_peft.training.processes import on_first, process_group, rank, world_size
 from moka_peft.training.progress import TrainingProgress
-from moka_peft.training.reading import held_out_collator, open_source, plan_batches, training_collator
+from moka_peft.training.reading import held_out_collator, open_source, plan_batches, through_cache, training_collator
 from moka_peft.training.recipe import Recipe
 from moka_peft.training.recipe_file import check_machine, write_recipe
 from moka_peft.training.reports import tensorboard_callbacks
@@ -114,6 +114,7 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
             f"`data.eval` has no sample left to score: all were skipped, see {out / folder.SKIPPED}. Correct them, or "
             "remove `data.eval`."
         )
+    questions, collator = through_cache(recipe, questions, collator, prompts=True)
     held_out = HeldOut(processor, collator, questions, console=console, **limits)
     if recipe.evaluation.before and "before" not in notes:
         notes["before"], notes["loss_before"] = held_out.score(model, "before training")
@@ -167,6 +168,7 @@ def _trainer(
     rates = {part: rate for part, rate in rates.items() if rate is not None}
     collator = training_collator(recipe, processor, model.config, out / folder.SKIPPED)
     plan = plan_batches(recipe, samples, collator)
+    samples, collator = through_cache(recipe, samples, collator)
     return build_trainer(model, collator, samples, arguments, callbacks, rates, plan)
 
 
