@@ -1,10 +1,11 @@
 """Prepared samples: the batches of the plain collator bit for bit, from a folder that is whole, fresh and shared."""
 
-import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from moka_peft.data.epochs import without_loss
 from moka_peft.data.mixing import MixedSamples
 from moka_peft.data.prepared import PreparedCollator, prepare
 from moka_peft.data.prepared_rows import Row, differences
-from moka_peft.data.prepared_store import StoredRows, open_rows
+from moka_peft.data.prepared_store import open_rows
 
 SHUFFLED = [5, 11, 0, 7, 7, 3]
 
@@ -142,13 +143,9 @@ def test_too_large_a_set_is_refused(collator: Collator, tmp_path: Path, monkeypa
         prepare(AvDigits("train", 3), collator, tmp_path, prompts=False)
 
 
-def rows(count: int, pause: float = 0.0, log: Path | None = None) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """Rows of which each third has no image; notes in `log` that somebody makes them."""
-    if log is not None:
-        with log.open("a") as file:
-            file.write(f"{os.getpid()}\n")
+def rows(count: int) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Rows of which each third has no image."""
     for index in range(count):
-        time.sleep(pause)
         row = {"input_ids": np.arange(index + 1)}
         row |= {"pixels": np.full((1, 2), index, dtype=np.float32)} if index % 3 else {}
         yield row, {"id": str(index), "messages": []}
@@ -163,34 +160,48 @@ def test_rows_come_back_as_they_were(tmp_path: Path):
             assert stored.row(index)[name].dtype == values.dtype
 
 
-def _open(folder: Path, pause: float, log: Path) -> None:
-    open_rows(folder, "k", lambda: rows(20, pause, log))
-
-
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child does nothing but write and die
 def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path):
-    spawn = multiprocessing.get_context("spawn")
-    writer = spawn.Process(target=_open, args=(tmp_path, 0.5, tmp_path / "log"))
-    writer.start()
-    while not (tmp_path / "log").exists():
-        time.sleep(0.05)
-    assert writer.pid is not None
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.join()
+    def make() -> Iterator[tuple[Row, dict[str, Any]]]:
+        yield from rows(2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        try:
+            open_rows(tmp_path, "k", make)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
     assert not (tmp_path / "k").exists() and (tmp_path / "k.partial").is_dir()
     assert len(open_rows(tmp_path, "k", lambda: rows(20))) == 20
     assert not (tmp_path / "k.partial").exists()
 
 
-def test_of_several_processes_one_writes(tmp_path: Path):
-    spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=_open, args=(tmp_path, 0.05, tmp_path / "log")) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0]
-    assert len((tmp_path / "log").read_text().split()) == 1
-    assert len(StoredRows(tmp_path / "k")) == 20
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path):
+    def fail() -> Iterator[tuple[Row, dict[str, Any]]]:
+        yield from rows(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_rows(tmp_path, "k", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["k.lock"]
+
+
+def test_of_several_at_once_one_writes(tmp_path: Path):
+    """The others wait for it, as processes do: the lock belongs to the opened file."""
+    writers = []
+
+    def make() -> Iterator[tuple[Row, dict[str, Any]]]:
+        writers.append(threading.get_ident())
+        for row in rows(10):
+            time.sleep(0.02)
+            yield row
+
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: len(open_rows(tmp_path, "k", make)), range(4)))
+    assert opened == [10] * 4 and len(writers) == 1
 
 
 def test_a_damaged_folder_is_refused(tmp_path: Path):
