@@ -107,3 +107,28 @@ def test_a_run_without_a_readable_held_out_sample_is_refused(write_yaml: Callabl
     recipe = write_yaml("{name: av_digits, split: test, size: 6}", f"{{path: {held_out}}}")
     with pytest.raises(ValueError, match="`data.eval` has no sample left to score: all were skipped"):
         train(load_recipe(recipe, ["data.on_bad_sample=skip"]))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (
+            "{train: {path: gone.jsonl}, cache: c}",
+            "`data.cache` is for generated samples: expected av_digits, spoken_digits, got gone.jsonl. Remove it.",
+        ),
+        (
+            "{train: {name: av_digits}, cache: c, on_bad_sample: skip}",
+            "`data.cache` has no meaning with `on_bad_sample: skip`. Remove one of them.",
+        ),
+        (
+            "{train: {name: spoken_digits, images: noisy}}",
+            "`data.train.images` has no meaning for generated samples. Remove it.",
+        ),
+        (
+            "{train: {name: av_digits, shortcuts: 2}}",
+            "`data.train.shortcuts` is wrong: expected less than or equal to 1, got 2.",
+        ),
+    ],
+)
+def test_problems_of_the_cache_and_of_harder_settings(tmp_path: Path, data: str, problem: str):
+    assert problem in problems(tmp_path, data)
