@@ -78,7 +78,11 @@ def test_an_axis_leaves_out_whom_it_means_nothing_to_but_the_baseline(plan):
     [table] = grid.tables
     assert [(row.variant, row.value) for row in table.rows] == [("lora", None), ("moka", 0), ("moka", 2)]
     assert grid.notes == ("adapter.cross_scale means nothing to DoRA: not in its table.",)
-    assert [cell.name.rsplit("-", 2)[0] for cell in grid.cells] == ["lora-r4", "moka-r4-cross_scale=0", "moka-r4-cross_scale=2"]
+    assert [cell.name.rsplit("-", 2)[0] for cell in grid.cells] == [
+        "lora-r4",
+        "moka-r4-cross_scale=0",
+        "moka-r4-cross_scale=2",
+    ]
 
 
 def test_alpha_goes_with_a_varied_rank(plan):

@@ -58,7 +58,10 @@ def test_the_note_says_the_budget_and_how_far_each_is_from_it(recipe, widths):
 
 def test_a_method_without_a_rank_has_no_place_at_equal_parameters(recipe):
     wanted = Wanted(("lora", "none"), {"lora": 1, "none": 1}, ("rank", "parameters"))
-    assert [[row.variant for row in table.rows] for table in plan_grid(recipe, wanted).tables] == [["lora", "none"], ["lora"]]
+    assert [[row.variant for row in table.rows] for table in plan_grid(recipe, wanted).tables] == [
+        ["lora", "none"],
+        ["lora"],
+    ]
 
 
 def test_the_nearest_rank_is_at_least_one():

@@ -1,10 +1,8 @@
 """The runs of a comparison: none is lost, none is done twice, and none stops the others."""
 
 import json
-import os
 import runpy
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +108,10 @@ def test_a_run_that_ended_before_it_said_which_it_is_begins_anew(plan, tmp_path)
 
 def test_keys_without_effect_may_change_on_the_way(start, plan, tmp_path):
     start(tmp_path, dies_in=1).join()
-    assert run_grid(plan("training.save_steps=2", "training.num_workers=0", methods=("lora",)), tmp_path, console=QUIET) == []
+    assert (
+        run_grid(plan("training.save_steps=2", "training.num_workers=0", methods=("lora",)), tmp_path, console=QUIET)
+        == []
+    )
     assert len(list((tmp_path / CELLS).iterdir())) == 1
 
 
@@ -134,7 +135,10 @@ def test_a_run_that_fails_is_told_and_stops_none(plan, tmp_path, monkeypatch):
     fails.clear()
     assert run_grid(grid, tmp_path, console=QUIET) == [] and not trace.exists()
     [table], missing = read_tables(grid, tmp_path, "lora")
-    assert [(row.label, row.variant, row.value) for row in table.rows] == [("LoRA", "lora", None), ("MokA", "moka", None)]
+    assert [(row.label, row.variant, row.value) for row in table.rows] == [
+        ("LoRA", "lora", None),
+        ("MokA", "moka", None),
+    ]
     assert missing == 0 and list(table.rows[1].results) == [0] and table.rows[1].results[0].variant == "moka"
 
 
@@ -142,7 +146,9 @@ def test_another_folder_that_is_not_this_run_is_refused(plan, whole, tmp_path):
     cell = plan(methods=("lora",)).cells[0]
     there = whole / CELLS / cell.name
     (tmp_path / CELLS / cell.name).mkdir(parents=True)
-    (tmp_path / CELLS / cell.name / "recipe.yaml").write_text((there / "recipe.yaml").read_text().replace("steps: 3", "steps: 4"))
+    (tmp_path / CELLS / cell.name / "recipe.yaml").write_text(
+        (there / "recipe.yaml").read_text().replace("steps: 3", "steps: 4")
+    )
     [failure] = run_grid(plan(methods=("lora",)), tmp_path, console=QUIET)
     assert "its recipe is not this run's" in failure.error
 

@@ -60,7 +60,7 @@ class _Planner:
         return Grid(tuple(tables), tuple(self.notes))
 
     def equal_rank(self) -> PlannedTable:
-        rows = [self.row(variant, VARIANTS[variant].title) for variant in self.wanted.methods]
+        rows = [self.row(variant) for variant in self.wanted.methods]
         return PlannedTable("equal rank", None, tuple(row for row in rows if row))
 
     def equal_parameters(self) -> PlannedTable:
@@ -74,7 +74,7 @@ class _Planner:
             count = {r: adapter_parameters(self.at_rank(name, r)) for r in (1, 2)}
             r = nearest_rank(count.__getitem__, budget)
             own = count[1] + (r - 1) * (count[2] - count[1])
-            rows.append(self.row(name, f"{VARIANTS[name].title}, r {r}", rank=r))
+            rows.append(self.row(name, rank=r))
             found.append(f"{VARIANTS[name].title} r {r}: {own:,} ({own / budget - 1:+.1%})")
         title = f"{VARIANTS[variant].title} at rank {rank or self.recipe.adapter.r}"
         self.notes.append(f"Equal parameters: those of {title}, {budget:,}. {'; '.join(found)}.")
@@ -88,7 +88,7 @@ class _Planner:
             if _knows(variant, key):
                 rows += [self.axis_row(variant, key, value) for value in values]
             elif variant == self.wanted.baseline:
-                rows.append(self.row(variant, VARIANTS[variant].title))
+                rows.append(self.row(variant))
             else:
                 without.append(VARIANTS[variant].title)
         if not any(_knows(variant, key) for variant in self.wanted.methods):
@@ -98,13 +98,12 @@ class _Planner:
         return PlannedTable(key, key, tuple(row for row in rows if row))
 
     def axis_row(self, variant: str, key: str, value: Any) -> PlannedRow | None:
-        label = f"{VARIANTS[variant].title}, {_short(key)} {value}"
         if key == "adapter.r" and isinstance(value, int) and value > 0:
-            return self.row(variant, label, value, rank=value)
-        return self.row(variant, label, value, changes={key: value})
+            return self.row(variant, value, rank=value)
+        return self.row(variant, value, changes={key: value})
 
     def row(
-        self, variant: str, label: str, value: Any = None, *, rank: int | None = None, changes: Mapping[str, Any] = {}
+        self, variant: str, value: Any = None, *, rank: int | None = None, changes: Mapping[str, Any] = {}
     ) -> PlannedRow | None:
         """A method in one setting with its seeds; None where the recipe does not allow it, which `problems` tells."""
         place = "".join(f"`--vary {key}={value}`" for key, value in changes.items()) or f"`{variant}`"
@@ -115,7 +114,8 @@ class _Planner:
             self.problems += error.problems
             return None
         seeds = range(self.wanted.seeds[variant])
-        return PlannedRow(label, variant, value, tuple(self.cell(variant, seed, recipe, changes) for seed in seeds))
+        cells = tuple(self.cell(variant, seed, recipe, changes) for seed in seeds)
+        return PlannedRow(VARIANTS[variant].title, variant, value, cells)
 
     def cell(self, variant: str, seed: int, recipe: Recipe, changes: Mapping[str, Any]) -> Cell:
         recipe = recipe.model_copy(update={"seed": seed})
