@@ -71,3 +71,8 @@ def test_files_of_something_else_stay(tmp_path: Path):
     with pytest.raises(ValueError, match="holds files of something else .thesis.tex, 1 in all"):
         claim_folder(tmp_path, {}, resume=False, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_recipe_torn_by_a_kill_is_no_foreign_file(tmp_path: Path):
+    (tmp_path / "recipe.yaml.partial").write_text("mod")
+    claim_folder(tmp_path, {}, resume=True, overwrite=False)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from moka_peft.training import Recipe, RecipeError, load_recipe, write_recipe
+from moka_peft.training.recipe_file import changed_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 VALID = """\
@@ -144,3 +145,21 @@ def test_a_misspelt_section_on_the_command_line_is_named(tmp_path):
     assert caught.value.problems == [
         "command line: trainig.steps=3: `trainig` is not a recipe key. Did you mean `training`?"
     ]
+
+
+def test_a_changed_recipe_is_the_one_with_other_values(path: Path):
+    path.write_text(VALID + "train_projectors: true\n")
+    recipe = load_recipe(path)
+    assert changed_recipe(recipe, {}, "here").settings() == recipe.settings()
+    changed = changed_recipe(recipe, {"adapter": {"method": "lora"}, "adapter.r": 3, "training.steps": 2}, "here")
+    assert (
+        changed.settings() == load_recipe(path, ["adapter.method=lora", "adapter.r=3", "training.steps=2"]).settings()
+    )
+
+
+def test_what_is_wrong_with_a_changed_recipe_has_its_place(path: Path):
+    path.write_text(VALID)
+    with pytest.raises(RecipeError) as caught:
+        changed_recipe(load_recipe(path), {"adapter.r": 0, "training.step": 1, "seed.x": 2}, "here")
+    assert [problem.partition(" ")[0] for problem in caught.value.problems] == ["here:"] * 3
+    assert "`seed.x` leads to no key" in caught.value.problems[0]

@@ -97,7 +97,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _refuse_foreign_files(folder: Path) -> None:
-    if files := sorted(path.name for path in folder.iterdir()):
+    torn = f"{RECIPE}.partial"  # of a run that ended before it began
+    if files := sorted(path.name for path in folder.iterdir() if path.name != torn):
         raise ValueError(
             f"`output_dir` holds files of something else ({files[0]}, {len(files)} in all): {folder}. "
             "Choose a new or empty folder."

@@ -40,7 +40,8 @@ def build_dying(*args):
     return trainer
 
 
-cell.train, run.build_trainer = train_logged, build_dying
-wanted = Wanted(("lora", "moka"), {"lora": 2, "moka": 2}, ("rank",))
-grid = plan_grid(load_recipe(settings["recipe"]), wanted)
-run_grid(grid, Path(settings["out"]), processes=settings["processes"], console=Console(quiet=True))
+if __name__ == "__main__":  # processes that it starts import it, too
+    cell.train, run.build_trainer = train_logged, build_dying
+    wanted = Wanted(("lora", "moka"), {"lora": 2, "moka": 2}, ("rank",))
+    grid = plan_grid(load_recipe(settings["recipe"]), wanted)
+    run_grid(grid, Path(settings["out"]), processes=settings["processes"], console=Console(quiet=True))

@@ -11,7 +11,7 @@ DECIDING = (
 )  # fmt: skip
 WITHOUT_EFFECT = (
     "output_dir=elsewhere", "resume=true", "overwrite=true", "push_to_hub=me/it", "evaluation.before=false",
-    "training.save_steps=7", "training.keep_checkpoints=5", "training.num_workers=1", "training.report_to=[tensorboard]",
+    "training.save_steps=7", "training.keep_checkpoints=5", "training.num_workers=1", "training.report_to=[wandb]",
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The rank at which a method has about as many adapter parameters as another one, counted on the real architecture."""
 
+import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from peft import PeftModel
@@ -21,8 +23,12 @@ def count_adapter(model: PeftModel) -> int:
 
 def adapter_parameters(recipe: Recipe) -> int:
     """Parameters of a recipe's adapter; its model stands on the meta device, and no weights are loaded."""
-    base = base_on("meta", recipe.model.model_dump())
-    return count_adapter(adapted(base, recipe.adapter.model_dump(), ()))
+    return _count_on_meta(recipe.model.model_dump_json(), recipe.adapter.model_dump_json())
+
+
+@cache
+def _count_on_meta(model: str, adapter: str) -> int:
+    return count_adapter(adapted(base_on("meta", json.loads(model)), json.loads(adapter), ()))
 
 
 def nearest_rank(count: Callable[[int], int], budget: int) -> int:

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -85,7 +86,8 @@ class _Worker:
         """Starts the next job, if there is one."""
         self.job: Job | None = waiting.popleft() if waiting else None
         if self.job:
-            self.connection.send(self.job)
+            with suppress(BrokenPipeError):  # it died already, which `outcome` finds
+                self.connection.send(self.job)
 
     def outcome(self) -> Result | Failure | None:
         """What came of the job; None where the process died over it."""
