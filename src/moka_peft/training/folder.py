@@ -18,7 +18,12 @@ PLOT = "loss.png"
 CHECKPOINTS = "checkpoints"
 SKIPPED = "skipped"
 SCORES_PLOT, LEARNING_RATE_PLOT = "scores.png", "learning_rate.png"
-WITHOUT_EFFECT = {"output_dir", "push_to_hub", "training.report_to"}  # on the result: a resumed run may change them
+WITHOUT_EFFECT = {
+    "output_dir",
+    "push_to_hub",
+    "training.report_to",
+    "data.cache",
+}  # on the result: a resumed run may change them
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:

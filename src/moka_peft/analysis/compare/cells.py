@@ -11,7 +11,7 @@ from moka_peft.training.folder import flatten
 
 WITHOUT_EFFECT = {
     "push_to_hub", "evaluation.before", "training.report_to", "training.save_steps", "training.keep_checkpoints",
-    "training.num_workers",
+    "training.num_workers", "data.cache",
 }  # fmt: skip
 """Keys that leave a run's result as it is: runs that differ in them are the same."""
 
