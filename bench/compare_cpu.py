@@ -1,7 +1,7 @@
 """Runs the benchmark suite of recipes/compare on a CPU: every method under equal conditions, and the ablations.
 
     python bench/compare_cpu.py --processes 2                  # everything; interrupted, it goes on where it was
-    python bench/compare_cpu.py --only main rank               # a part of it
+    python bench/compare_cpu.py --only equal_rank rank         # a part of it
     python bench/compare_cpu.py --report-only                  # records what is finished
 
 Each part is one `moka compare` in the folder --out, so that runs which parts share are done once. Writes
@@ -27,7 +27,8 @@ EVERY_METHOD = ",".join([*PAPER_TABLE, "moka_no_interaction", "moka_shared_a"])
 BOTH = ["--methods", "lora,moka", "--equal", "rank", "--seeds", "5"]
 
 PARTS: dict[str, list[str]] = {
-    "main": [MAIN, "--methods", EVERY_METHOD, "--seeds", "5,lora=10,moka=10", "--parameters-of", "moka:6"],
+    "equal_rank": [MAIN, "--methods", EVERY_METHOD, "--equal", "rank", "--seeds", "5,lora=10,moka=10"],
+    "equal_parameters": [MAIN, "--equal", "parameters", "--parameters-of", "moka:6", "--seeds", "5,lora=10,moka=10"],
     "rank": [MAIN, "--methods", "lora,moka", "--seeds", "5", "--vary", "adapter.r=2,4,8,16,32"],
     "cross_scale": [
         MAIN,
