@@ -18,6 +18,7 @@ from rich.console import Console
 
 from moka_peft.cli.env import environment
 from moka_peft.training import train
+from moka_peft.training.recipe import Recipe
 from moka_peft.training.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,14 +38,24 @@ def combine(axes: list[str]) -> list[list[str]]:
     return [list(settings) for settings in itertools.product(*choices)]
 
 
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What the trials choose between, as it was in one, whatever the recipe's file says later."""
+    chosen = recipe.training.model_dump(include={"steps", "batch_size", "learning_rate", "scheduler", "warmup_steps"})
+    adapter = recipe.adapter.model_dump(include={"method", "r", "lora_alpha"})
+    data = recipe.data.model_dump(include={"train", "eval"}, exclude_none=True)
+    return {**chosen, **adapter, **data, "trained_parts": list(recipe.trained_parts())}
+
+
 def run_trial(recipe: str, settings: list[str]) -> dict[str, Any]:
     """Trains LoRA once; what it reached, how its loss went, and the seconds of the process and on the clock."""
     overrides = [*OTHER_QUESTIONS, "output_dir=runs/compare_settings", "overwrite=true", *settings]
     start, cpu = time.monotonic(), time.process_time()
-    metrics = train(load_recipe(ROOT / "recipes" / "compare" / f"{recipe}.yaml", overrides), Console(quiet=True))
+    checked = load_recipe(ROOT / "recipes" / "compare" / f"{recipe}.yaml", overrides)
+    metrics = train(checked, Console(quiet=True))
     return {
         "recipe": recipe,
         "settings": settings,
+        "in_full": settings_of(checked),
         "after": {group: round(100 * score["accuracy"], 1) for group, score in metrics["after"].items()},
         "held_out_loss": round(metrics["held_out_loss"]["after"], 4),
         "during": [

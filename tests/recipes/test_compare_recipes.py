@@ -32,7 +32,7 @@ def test_recipe_opens_with_its_commands_and_asks_other_questions_than_it_trains(
     train_source, eval_source = recipe.data.train, recipe.data.eval
     assert isinstance(train_source, Source) and isinstance(eval_source, Source)
     assert (train_source.split, eval_source.split) == ("train", "test")
-    assert not recipe.evaluation.before and (recipe.adapter.r, recipe.adapter.lora_alpha) == (4, 8)
+    assert not recipe.evaluation.before and (recipe.adapter.r, recipe.adapter.lora_alpha) == (4, 16)
     same = {"images", "sounds", "media", "kinds", "groups", "shortcuts", "scenario"}
     assert train_source.model_dump(include=same) == eval_source.model_dump(include=same)
 
