@@ -24,7 +24,7 @@ def printed(make_table):
 def test_one_line_per_method_where_there_is_room(printed):
     text = printed(220)
     line = next(line for line in text.splitlines() if line.startswith("moka_no_interaction"))
-    shown = "8 34.8 k 82.00 ± 2.00 3 +10.67 +9.23 to +12.10 – < 0.001 3 better, seeds only 50.00 ± 0.00 70.00 ± 0.00"
+    shown = "8 34.8 k 82.00 ± 2.00 3 +10.67 better, seeds only +9.23 to +12.10 – < 0.001 3 50.00 ± 0.00 70.00 ± 0.00"
     assert line.split() == ["moka_no_interaction", *shown.split(), *"40.0 s 1.00× 28.6 MiB 69.6 k".split()]
 
 

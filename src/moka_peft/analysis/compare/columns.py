@@ -98,6 +98,7 @@ def _differences(metric: str) -> list[Column]:
 
     return [
         Column("difference", difference, lambda line: of(line, "mean")),
+        Column("verdict", lambda line: line.verdict, lambda line: line.verdict, is_words=True),
         *(
             Column(
                 name,
@@ -108,7 +109,6 @@ def _differences(metric: str) -> list[Column]:
         ),
         Column("p", lambda line: formats.p_value(of(line, "p")), lambda line: of(line, "p")),
         Column("pairs", lambda line: shown_value(pairs(line)), pairs),
-        Column("verdict", lambda line: line.verdict, lambda line: line.verdict, is_words=True),
     ]
 
 

@@ -68,3 +68,18 @@ def _scaled(value: float, step: int, units: tuple[str, ...], start: int) -> str:
     while value >= step - 0.5 and place < len(units) - 1:
         value, place = value / step, place + 1
     return f"{value:.3g}{units[place]}" if value < 1000 else f"{value:.0f}{units[place]}"
+
+
+def scale(metric: str) -> int:
+    """What a score is multiplied by where it is shown."""
+    return 100 if metric in SHARES else 1
+
+
+def tick(value: float, metric: str, *, sign: bool = False) -> str:
+    """A round score or difference on an axis, in the fewest digits."""
+    number = f"{scale(metric) * value:{'+' if sign and value else ''}.6g}"
+    return number.replace("-", MINUS)
+
+
+def difference_unit(metric: str) -> str:
+    return "percentage points" if metric in SHARES else metric
