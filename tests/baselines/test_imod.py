@@ -106,6 +106,13 @@ def test_plain_where_it_does_not_train():
         assert torch.equal(model.train()(x), evaluated)
 
 
+def test_constraints_cost_nothing_without_gradients(monkeypatch):
+    monkeypatch.setattr("moka_peft.baselines.imod.constraint", None)
+    model, routing = adapted(), routing_of(MIXED)
+    with use_routing(model, routing), torch.no_grad():
+        model(input_of(routing))
+
+
 def test_merges_completely():
     model, routing = adapted(), routing_of(MIXED)
     x = input_of(routing)
