@@ -13,6 +13,9 @@ Assumed here:
   tokens. A sequence without media or without text takes no part in the alignment; padding in nothing.
 - x in the constraints is the layer's input after dropout, and no gradient flows into it.
 - Every backward pass adds the constraints' gradient whole: with accumulated micro-batches once for each of them.
+
+Read so, l1 = 1 is strong: in recipes/quickstart.yaml the decoupling's gradient on A is 40 times the task's at step 5
+and 3 times at step 39.
 """
 
 from __future__ import annotations
