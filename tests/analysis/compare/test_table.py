@@ -54,7 +54,7 @@ def test_title_names_what_is_compared(printed, make_table):
     table = make_table(METHODS, axis="adapter.r", value=4)
     other = make_table({"lora": [0.5, 0.6], "moka": [0.7, 0.9]}, value=8)
     rows = [replace(row, label=f"{row.label}, r {row.value}") for row in (*table.rows, *other.rows)]
-    assert "against lora at the same value" in printed(100, replace(table, rows=tuple(rows)))
+    assert "against lora at the same r" in printed(100, replace(table, rows=tuple(rows)))
 
 
 def test_what_is_missing_is_said(printed, make_table):

@@ -36,6 +36,20 @@ def short_name(key: str) -> str:
     return key.rpartition(".")[2]
 
 
+def without_value(label: str, value: object, axis: str) -> str:
+    """A row's label without the value on the axis that it ends with."""
+    return label.removesuffix(f", {short_name(axis)} {value}")
+
+
+def against(lines: Sequence[Line], axis: str | None) -> str:
+    """What lines are compared with."""
+    names = list(dict.fromkeys(one.against for one in lines if one.against))
+    if len(names) == 1 or axis is None:
+        return " or ".join(names)
+    methods = dict.fromkeys(without_value(one.against, one.value, axis) for one in lines if one.against)
+    return f"{' or '.join(methods)} at the same {short_name(axis)}"
+
+
 def _are_unique(lines: Sequence[Line]) -> bool:
     return len({line.label for line in lines}) == len(lines)
 
@@ -44,7 +58,8 @@ def sections_of(lines: Sequence[Line], axis: str | None) -> dict[str, list[Colum
     """Name of a section -> its columns; those of `names_of` come before them."""
     metric = lines[0].metric
     return {
-        "score": [*_sizes(lines, axis), *_scores(metric)],
+        "size": _sizes(lines, axis),
+        "score": _scores(metric),
         "difference": _differences(metric),
         "groups": [_group(name, metric) for name in _group_names(lines)],
         "cost": _costs(),

@@ -58,6 +58,11 @@ class Line:
         alone = "" if self.difference.bootstrap and _side(self.difference.bootstrap) == sign else ", seeds only"
         return ("better" if is_better else "worse") + alone
 
+    @property
+    def mood(self) -> str:
+        """The verdict in one word: better, worse or unclear."""
+        return next((word for word in ("better", "worse") if self.verdict.startswith(word)), "unclear")
+
 
 def _side(interval: tuple[float, float]) -> int:
     """1 or -1 where zero is below or above the interval, 0 where it is inside."""

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from moka_peft.analysis.compare.columns import Column, names_of, sections_of
+from moka_peft.analysis.compare.columns import Column, against, names_of, sections_of
 from moka_peft.analysis.compare.lines import Line, summarise
 from moka_peft.analysis.compare.results import Table
 
@@ -34,9 +34,8 @@ def show(tables: Sequence[Table], console: Console) -> None:
 def _title(table: Table, lines: Sequence[Line]) -> str:
     if not lines:
         return f"{table.name}: no run is finished"
-    against = dict.fromkeys(line.against for line in lines if line.against)
-    name = next(iter(against)) if len(against) == 1 else f"{table.baseline} at the same value"
-    return f"{table.name}: {lines[0].metric} on {lines[0].questions} questions" + (f", against {name}" * bool(against))
+    name = against(lines, table.axis)
+    return f"{table.name}: {lines[0].metric} on {lines[0].questions} questions" + (f", against {name}" if name else "")
 
 
 def _legend(lines: Sequence[Line]) -> str:
