@@ -1,19 +1,13 @@
-"""Finished runs of a comparison, made up: their results, and their answers where a test reads them; and a recipe whose
-real runs take a second, with comparisons of it."""
+"""Finished runs of a comparison, made up: their results, and their answers where a test reads them."""
 
 import json
-import multiprocessing
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
-from moka_peft.analysis.compare.cells import Grid
-from moka_peft.analysis.compare.grid import Wanted, plan_grid
 from moka_peft.analysis.compare.results import Result, Row, Table
-from moka_peft.training import Recipe, load_recipe
 
 PLAIN = Result(
     cell="cell",
@@ -35,44 +29,36 @@ PLAIN = Result(
 )
 
 
-RECIPE = """\
-model: {name: tiny-avt}
-data:
-  train: {name: av_digits, split: train, size: 20}
-  eval: {name: av_digits, split: test, size: 6}
-adapter: {r: 4, lora_alpha: 8}
-training: {steps: 3, batch_size: 4, learning_rate: 1e-2, save_steps: 1, num_threads: 1}
-evaluation: {batch_size: 6, max_new_tokens: 2}
-train_projectors: true
-output_dir: out
-"""
-
-
 @pytest.fixture
-def make_runs(tmp_path):
-    """make(variant, points [S, Q], weights) -> seed -> a run with those answers; without `points`: with `scores`."""
+def make_runs(runs_in, tmp_path):
+    return runs_in(tmp_path)
 
-    def make(variant, points=None, weights=None, scores=(), **changes):
-        runs = {}
-        for seed, score in enumerate(scores if points is None else points):
-            cell = f"{variant}-{len(list(tmp_path.glob('*')))}-{seed}"
-            changed = {"score": score} if points is None else {"questions": len(score)}
-            if points is not None:
-                weight = np.ones(len(score)) if weights is None else np.asarray(weights[seed])
-                changed["score"] = float(sum(score) / sum(weight))
-                folder = tmp_path / cell
-                folder.mkdir()
-                rows = [
-                    {"id": f"q{place}", "points": float(one), "weight": float(weighed)}
-                    for place, (one, weighed) in enumerate(zip(score, weight, strict=True))
-                ]
-                (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            runs[seed] = replace(
-                PLAIN, cell=cell, variant=variant, seed=seed, folder=tmp_path / cell, **changed | changes
-            )
-        return runs
 
-    return make
+@pytest.fixture(scope="session")
+def runs_in():
+    """runs_in(folder) -> make(variant, points [S, Q], weights) -> seed -> a run with those answers.
+
+    Without `points`: with `scores`, and no answers.
+    """
+    return partial(partial, _make)
+
+
+def _make(folder, variant, points=None, weights=None, scores=(), **changes):
+    runs = {}
+    for seed, score in enumerate(scores if points is None else points):
+        cell = f"{variant}-{len(list(folder.glob('*')))}-{seed}"
+        changed = {"score": score} if points is None else {"questions": len(score)}
+        if points is not None:
+            weight = np.ones(len(score)) if weights is None else np.asarray(weights[seed])
+            changed["score"] = float(sum(score) / sum(weight))
+            (folder / cell).mkdir()
+            rows = [
+                {"id": f"q{place}", "points": float(one), "weight": float(weighed)}
+                for place, (one, weighed) in enumerate(zip(score, weight, strict=True))
+            ]
+            (folder / cell / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        runs[seed] = replace(PLAIN, cell=cell, variant=variant, seed=seed, folder=folder / cell, **changed | changes)
+    return runs
 
 
 @pytest.fixture
@@ -86,35 +72,3 @@ def make_table(make_runs):
         return Table("equal rank", axis, "lora", tuple(rows))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("compare") / "recipe.yaml"
-    path.write_text(RECIPE)
-    return path
-
-
-@pytest.fixture
-def recipe(recipe_file: Path) -> Recipe:
-    return load_recipe(recipe_file)
-
-
-@pytest.fixture
-def plan(recipe_file: Path) -> Callable[..., Grid]:
-    """plan("training.steps=2", methods=("lora",), seeds=2, equal=...) -> the grid of the recipe with that over it."""
-
-    def make(*settings: str, methods: tuple[str, ...] = ("lora", "moka"), seeds: int = 1, **options) -> Grid:
-        options.setdefault("equal", ("rank",))
-        wanted = Wanted(methods, dict.fromkeys(methods, seeds), **options)
-        return plan_grid(load_recipe(recipe_file, settings), wanted)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def processes():
-    """Fresh processes that need not import torch again: they fork from one that has."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["moka_peft.training", "transformers.trainer", "sklearn.datasets"])
-    return context

@@ -1,12 +1,12 @@
 """The plot along an axis: each method's mean score at every value, with its interval over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
 from moka_peft.analysis.compare import formats
-from moka_peft.analysis.compare.columns import short_name
+from moka_peft.analysis.compare.columns import without_value
 from moka_peft.analysis.compare.lines import Line
 from moka_peft.analysis.compare.report.legend import draw_legend
 from moka_peft.analysis.compare.report.markup import Markup, join, tag
@@ -45,7 +45,7 @@ def draw_curves(lines: Sequence[Line], axis: str, *, width: float, class_: str) 
         return None
     metric = lines[0].metric
     curves = curves_of(lines, axis)
-    entries = [(_sample(place), name) for place, name in enumerate(curves)]
+    entries = [(_sample(place, own), name) for place, (name, own) in enumerate(curves.items())]
     legend, top = draw_legend(entries, LEFT, width)
     ends = [end for one in lines for end in (one.score.mean, *(mean_interval(one.score) or ()))]
     up = Scale(*widened(ends), top + 8 + PLOT, top + 8)
@@ -64,8 +64,7 @@ def curves_of(lines: Sequence[Line], axis: str) -> dict[str, list[Line]]:
     """Name of a method -> its lines: those of one variant, without the axis' value in the name."""
     curves: dict[str, list[Line]] = {}
     for one in lines:
-        name = one.label.removesuffix(f", {short_name(axis)} {one.value}")
-        curves.setdefault(name, []).append(one)
+        curves.setdefault(without_value(one.label, one.value, axis), []).append(one)
     return curves
 
 
@@ -94,18 +93,25 @@ def _values(across: Places, bottom: float, axis: str) -> Markup:
     return join([*parts, text(middle, bottom + 37, axis, anchor="middle", class_="label")])
 
 
-def _sample(place: int):
-    return lambda x, y: join(
-        [
-            line(x - 12, y, x + 12, y, f"curve hue{place % COLOURS}"),
-            marker(SHAPES[place % len(SHAPES)], x, y, f"point hue{place % COLOURS}"),
-        ]
-    )
+def _sample(place: int, own: Sequence[Line]) -> Callable[[float, float], Markup]:
+    hue, shape = _look(place)
+    if _is_level(own):
+        return lambda x, y: line(x - 12, y, x + 12, y, f"curve level {hue}")
+    return lambda x, y: join([line(x - 12, y, x + 12, y, f"curve {hue}"), marker(shape, x, y, f"point {hue}")])
+
+
+def _look(place: int) -> tuple[str, str]:
+    """Class and shape of a curve's marks."""
+    return f"hue{place % COLOURS}", SHAPES[place % len(SHAPES)]
+
+
+def _is_level(own: Sequence[Line]) -> bool:
+    return all(one.value is None for one in own)
 
 
 def _curve(place: int, count: int, own: Sequence[Line], across: Places, up: Scale, width: float) -> Markup:
-    hue, shape = f"hue{place % COLOURS}", SHAPES[place % len(SHAPES)]
-    if all(one.value is None for one in own):
+    hue, shape = _look(place)
+    if _is_level(own):
         return _level(own[0], hue, up, width)
     shift = APART * (place - (count - 1) / 2)
     order = sorted((one for one in own if one.value is not None), key=lambda one: across(one.value))
@@ -123,7 +129,12 @@ def _curve(place: int, count: int, own: Sequence[Line], across: Places, up: Scal
 def _level(one: Line, hue: str, up: Scale, width: float) -> Markup:
     ends = mean_interval(one.score) or (one.score.mean, one.score.mean)
     band = tag(
-        "rect", x=LEFT, y=up(ends[1]), width=width - RIGHT - LEFT, height=up(ends[0]) - up(ends[1]), class_=f"band {hue}"
+        "rect",
+        x=LEFT,
+        y=up(ends[1]),
+        width=width - RIGHT - LEFT,
+        height=up(ends[0]) - up(ends[1]),
+        class_=f"band {hue}",
     )
     told = tag("title", f"{one.label}: {formats.spread(one.score, one.metric)}")
     level = line(LEFT, up(one.score.mean), width - RIGHT, up(one.score.mean), f"curve level {hue}")

@@ -44,7 +44,12 @@ def comparison_json(
 ) -> dict[str, Any]:
     """Everything: tables as lists of rows, each with its numbers and the names of its runs by seed."""
     tables = [
-        {"name": table.name, "axis": table.axis, "baseline": table.baseline, "rows": [line_json(line) for line in lines]}
+        {
+            "name": table.name,
+            "axis": table.axis,
+            "baseline": table.baseline,
+            "rows": [line_json(line) for line in lines],
+        }
         for table, lines in summaries
     ]
     return {"title": title, "notes": list(notes), "settings": dict(settings), "tables": tables}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from moka_peft.analysis.compare import formats
+from moka_peft.analysis.compare.columns import against
 from moka_peft.analysis.compare.lines import Line
 from moka_peft.analysis.compare.report.legend import draw_legend
 from moka_peft.analysis.compare.report.markup import Markup, join
@@ -16,7 +17,8 @@ LEGEND = {"t": "t, over seeds", "bootstrap": "bootstrap, over seeds and question
 
 def draw_forest(lines: Sequence[Line], axis: str | None, *, width: float, class_: str) -> Markup | None:
     """The differences over one line at zero; None where nothing is compared."""
-    shown = [one for one in best_first(lines, axis) if one.difference]
+    compared = [one for one in lines if one.difference]
+    shown = best_first(compared, axis, lambda one: one.difference.mean if one.difference else 0.0)
     if not shown:
         return None
     metric = shown[0].metric
@@ -25,12 +27,12 @@ def draw_forest(lines: Sequence[Line], axis: str | None, *, width: float, class_
     scale = Scale(*_limits([one.difference for one in shown if one.difference]), frame.left, frame.right)
     parts = [
         legend,
-        x_axis(scale, frame.top, frame.bottom, _axis_name(shown), _tick(metric), 4 if frame.is_narrow else 8),
+        x_axis(scale, frame.top, frame.bottom, _axis_name(shown, axis), _tick(metric), 4 if frame.is_narrow else 8),
         line(scale(0), frame.top, scale(0), frame.bottom, "zero"),
         frame.draw_names(),
         *(_row(one, scale, frame.middle(place)) for place, one in enumerate(shown)),
     ]
-    return drawing(width, frame.height, parts, alt=_alt(shown), class_=class_)
+    return drawing(width, frame.height, parts, alt=_alt(shown, axis), class_=class_)
 
 
 def _samples() -> list:
@@ -44,14 +46,8 @@ def _tick(metric: str):
     return lambda value: formats.tick(value, metric, sign=True)
 
 
-def _axis_name(lines: Sequence[Line]) -> str:
-    return f"difference to {against(lines)}, {formats.difference_unit(lines[0].metric)}"
-
-
-def against(lines: Sequence[Line]) -> str:
-    """What lines are compared with, in words."""
-    names = list(dict.fromkeys(one.against for one in lines if one.against))
-    return names[0] if len(names) == 1 else "the baseline at the same value"
+def _axis_name(lines: Sequence[Line], axis: str | None) -> str:
+    return f"difference to {against(lines, axis)}, {formats.difference_unit(lines[0].metric)}"
 
 
 def _value(one: Line, *, is_short: bool) -> str:
@@ -71,7 +67,7 @@ def _limits(differences: Sequence[Difference]) -> Interval:
 
 
 def _row(one: Line, scale: Scale, y: float) -> Markup:
-    difference, mood = one.difference, mood_of(one)
+    difference, mood = one.difference, one.mood
     if difference is None:
         return Markup()
     parts = [
@@ -88,11 +84,6 @@ def _row(one: Line, scale: Scale, y: float) -> Markup:
     return join([*parts, marker("circle", scale.clipped(difference.mean), y - APART / 2, f"mean {mood}", told)])
 
 
-def mood_of(one: Line) -> str:
-    """The class of a line's marks."""
-    return next((word for word in ("better", "worse") if one.verdict.startswith(word)), "unclear")
-
-
 def _bar(interval: Interval, scale: Scale, y: float, class_: str) -> Markup:
     """An interval; an arrow head where it goes on outside of the plot."""
     low, high = (scale.clipped(end) for end in interval)
@@ -105,10 +96,10 @@ def _bar(interval: Interval, scale: Scale, y: float, class_: str) -> Markup:
     return join([line(low, y, high, y, class_), *heads])
 
 
-def _alt(lines: Sequence[Line]) -> str:
+def _alt(lines: Sequence[Line], axis: str | None) -> str:
     told = "; ".join(
         f"{one.label} {formats.score(one.difference.mean, one.metric, sign=True)}, {one.verdict}"
         for one in lines
         if one.difference
     )
-    return f"Forest plot of differences to {against(lines)}: {told}."
+    return f"Forest plot of differences to {against(lines, axis)}: {told}."

@@ -12,12 +12,8 @@ def draw_grid(name: str, caption: str, columns: Sequence[Column], lines: Sequenc
     """A table of lines; `name` is its id in the page."""
     heads = [(column.name, column.is_words) for column in columns]
     rows = [[(column.show(line), column.key(line)) for column in columns] for line in lines]
-    classes = ["own" if line.is_baseline else _mood(line) for line in lines]
+    classes = ["own" if line.is_baseline else line.mood for line in lines]
     return draw_cells(name, caption, heads, rows, classes)
-
-
-def _mood(line: Line) -> str | None:
-    return next((word for word in ("better", "worse") if line.verdict.startswith(word)), None)
 
 
 def draw_cells(

@@ -32,6 +32,7 @@ def draw_page(summaries: Summaries, *, title: str, notes: Sequence[str], setting
     return f"<!DOCTYPE html>\n{page}\n"
 
 
+SHORT = 40  # letters of a setting and its value that fit beside others
 ENDS = {"how": "What was compared", "definitions": "Definitions", "many": "Multiple comparisons"}
 
 
@@ -40,7 +41,7 @@ def _meta(name: str, content: str) -> Markup:
 
 
 def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("moka_peft.analysis.compare.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _runs(summaries: Summaries) -> list[Result]:
@@ -83,7 +84,11 @@ def _as_text(value: Any) -> str:
 
 
 def _pairs(values: Mapping[str, str]) -> Markup:
-    return tag("dl", *(tag("div", tag("dt", key), tag("dd", value)) for key, value in values.items()), class_="pairs")
+    return tag("dl", *(_pair(key, value) for key, value in values.items()), class_="pairs")
+
+
+def _pair(key: str, value: str) -> Markup:
+    return tag("div", tag("dt", key), tag("dd", value), class_="long" if len(key) + len(value) > SHORT else None)
 
 
 def _reading(summaries: Summaries) -> list[Markup]:

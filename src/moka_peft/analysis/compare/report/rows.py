@@ -1,6 +1,6 @@
 """The frame of a plot with a line per method: names at the left, or above where there is little room."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moka_peft.analysis.compare.lines import Line
@@ -27,7 +27,7 @@ class Frame:
 
     @property
     def row_height(self) -> float:
-        return 40.0 if self.is_narrow else 26.0
+        return 44.0 if self.is_narrow else 26.0
 
     @property
     def left(self) -> float:
@@ -47,13 +47,13 @@ class Frame:
 
     def middle(self, row: int) -> float:
         """The height of a row's marks."""
-        return self.top + self.row_height * row + (28.0 if self.is_narrow else self.row_height / 2)
+        return self.top + self.row_height * row + (30.0 if self.is_narrow else self.row_height / 2)
 
     def draw_names(self) -> Markup:
         """Names and values of all rows, and thin lines between the rows."""
         parts = []
         for row, (name, value) in enumerate(zip(self.names, self.values, strict=True)):
-            y = self.middle(row) + (-11 if self.is_narrow else 4)
+            y = self.middle(row) + (-13 if self.is_narrow else 4)
             x, anchor = (4.0, "start") if self.is_narrow else (self.left - 12, "end")
             parts += [text(x, y, name, anchor=anchor, class_="name")]
             parts += [text(self.width - 4, y, value, anchor="end", class_="value")]
@@ -63,8 +63,8 @@ class Frame:
         return join(parts)
 
 
-def best_first(lines: Sequence[Line], axis: str | None) -> list[Line]:
-    """Lines of methods by their mean score; lines along an axis as they are."""
+def best_first(lines: Sequence[Line], axis: str | None, key: Callable[[Line], float]) -> list[Line]:
+    """Lines of methods by `key`, a score or a difference; lines along an axis as they are."""
     if axis is not None or not lines:
         return list(lines)
-    return sorted(lines, key=lambda one: one.score.mean, reverse=lines[0].metric not in LOWER_IS_BETTER)
+    return sorted(lines, key=key, reverse=lines[0].metric not in LOWER_IS_BETTER)

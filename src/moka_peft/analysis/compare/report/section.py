@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from moka_peft.analysis.compare import formats
-from moka_peft.analysis.compare.columns import Column, names_of, sections_of
+from moka_peft.analysis.compare.columns import Column, against, names_of, sections_of
 from moka_peft.analysis.compare.lines import Line
 from moka_peft.analysis.compare.report.curves import draw_curves
 from moka_peft.analysis.compare.report.forest import draw_forest
@@ -19,7 +19,7 @@ CAPTIONS = {
     "forest": "Differences in score, paired by seed. Upper line: 95 % interval over seeds; lower, pale line: over "
     "seeds and questions. A filled mark stands for a difference that the upper interval sets apart from zero.",
     "curves": "Mean score at each value, with its 95 % interval over seeds.",
-    "strips": "Score of every run. The dashed line is the baseline's mean.",
+    "strips": "Score of every run, the baseline's in dark. Dashed: the mean of the baseline, where there is but one.",
     "sizes": "Mean score and its standard deviation over seeds, against the adapter's parameters.",
 }
 
@@ -29,7 +29,7 @@ def draw_section(name: str, table: Table, lines: Sequence[Line]) -> Markup:
     heading = tag("h2", table.name)
     if not lines:
         return tag("section", heading, tag("p", "No run of this table is finished."), id=name)
-    findings = tag("ul", *(tag("li", told) for told in tell_findings(lines)), class_="findings")
+    findings = tag("ul", *(tag("li", told) for told in tell_findings(lines, table.axis)), class_="findings")
     missing = dict.fromkeys(line.difference.missing for line in lines if line.difference and line.difference.missing)
     gaps = [tag("p", f"Where an interval is missing: {reason}.", class_="note") for reason in missing]
     return tag("section", heading, findings, *gaps, *_plots(table, lines), *_grids(name, table, lines), id=name)
@@ -44,7 +44,7 @@ def _plots(table: Table, lines: Sequence[Line]) -> list[Markup]:
     }
     if table.axis is not None:
         del plots["sizes"]  # the axis says what differs, and the names of so many points are not read
-    drawn = [(CAPTIONS[name], draw(WIDE, "wide"), draw(NARROW, "narrow")) for name, draw in plots.items()]
+    drawn = [(CAPTIONS[plot], draw(WIDE, "wide"), draw(NARROW, "narrow")) for plot, draw in plots.items()]
     return [tag("figure", wide, narrow, tag("figcaption", told)) for told, wide, narrow in drawn if wide]
 
 
@@ -55,11 +55,20 @@ def _curves(lines: Sequence[Line], axis: str | None, width: float, class_: str) 
 def _grids(name: str, table: Table, lines: Sequence[Line]) -> list[Markup]:
     names, sections = names_of(lines, table.axis), sections_of(lines, table.axis)
     holm = Column("p (Holm)", lambda line: formats.p_value(line.p_adjusted), lambda line: line.p_adjusted)
-    grids = [("scores", "Scores and differences", [*sections["score"], *sections["difference"], holm])]
-    if sections["groups"]:
-        grids.append(("groups", f"Score per question group, {formats.unit(lines[0].metric)}", sections["groups"]))
-    grids.append(("costs", "What it costs", sections["cost"]))
-    drawn = [draw_grid(f"{name}-{end}", told, [*names, *columns], lines) for end, told, columns in grids]
+    grids = {
+        "scores": ("Scores and costs", [*sections["score"], *sections["size"], *sections["cost"]], lines),
+        "differences": (
+            f"Differences to {against(lines, table.axis)}",
+            [*sections["difference"][:-1], holm, *sections["difference"][-1:]],
+            [line for line in lines if line.difference],
+        ),
+        "groups": (f"Scores per question group, {formats.unit(lines[0].metric)}", sections["groups"], lines),
+    }
+    drawn = [
+        draw_grid(f"{name}-{end}", told, [*names, *columns], own)
+        for end, (told, columns, own) in grids.items()
+        if columns and own
+    ]
     runs = draw_runs(f"{name}-runs", "Every run", lines)
     count = sum(len(line.results) for line in lines)
     return [*drawn, tag("details", tag("summary", f"All {count} runs"), runs)]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from moka_peft.analysis.compare import formats
 from moka_peft.analysis.compare.lines import Line
-from moka_peft.analysis.compare.report.forest import mood_of
 from moka_peft.analysis.compare.report.labels import Box, place_names
 from moka_peft.analysis.compare.report.markup import Markup, join, tag
 from moka_peft.analysis.compare.report.svg import Scale, drawing, line, marker, text, widened, x_axis, y_axis
@@ -37,7 +36,9 @@ def draw_sizes(lines: Sequence[Line], *, width: float, class_: str) -> Markup | 
     ]
     height = TOP + PLOT + BELOW
     if is_narrow:
-        parts += [text(8, height + KEY_ROW * place, f"{place}  {one.label}") for place, one in enumerate(shown, start=1)]
+        parts += [
+            text(8, height + KEY_ROW * place, f"{place}  {one.label}") for place, one in enumerate(shown, start=1)
+        ]
         height += KEY_ROW * (len(shown) + 0.5)
     return drawing(width, height, parts, alt=_alt(shown), class_=class_)
 
@@ -51,7 +52,7 @@ def _mark(one: Line, across: Scale, up: Scale) -> Markup:
     x, (low, high) = across(one.parameters), _ends(one)
     told = f"{one.label}: {formats.count(one.parameters)} parameters, {formats.spread(one.score, one.metric)}"
     shape = "square" if one.is_baseline else "circle"
-    class_ = "mean own" if one.is_baseline else f"mean {mood_of(one)}"
+    class_ = "mean own" if one.is_baseline else f"mean {one.mood}"
     return join([line(x, up(low), x, up(high), "deviation"), marker(shape, x, up(one.score.mean), class_, told)])
 
 

@@ -14,7 +14,7 @@ SPREAD = 5.0  # pixels that dots are moved up and down at most, so that equal sc
 
 def draw_strips(lines: Sequence[Line], axis: str | None, *, width: float, class_: str) -> Markup:
     """The scores of all seeds."""
-    shown = best_first(lines, axis)
+    shown = best_first(lines, axis, lambda one: one.score.mean)
     metric = shown[0].metric
     legend, top = draw_legend(_samples(), 4, width)
     frame = Frame(width, top, [one.label for one in shown], [formats.spread(one.score, metric) for one in shown])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from moka_peft.analysis.compare.report.markup import Markup, join, tag
 
 LETTER = 6.4  # mean width of a letter of the plots' font
+LOG_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8))
 SHAPES = ("circle", "square", "triangle", "diamond")
 
 
@@ -30,15 +31,17 @@ class Scale:
     def ticks(self, most: int = 6) -> list[float]:
         """Round values inside, `most` at most."""
         if self.is_log:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            steps = ((1, 2, 5), (1,))[len(powers) > most / 2 + 1]
-            return [step * 10.0**power for power in powers for step in steps if self._holds(step * 10.0**power)]
+            found = [self._powers(steps) for steps in LOG_STEPS]
+            return max((ticks for ticks in found if len(ticks) <= most), key=len, default=found[0])
         step = round_step((self.high - self.low) / most)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(index * step, 12) for index in range(first, last + 1)]
 
-    def _holds(self, value: float) -> bool:
-        return self.low <= value <= self.high
+    def _powers(self, steps: Sequence[int]) -> list[float]:
+        """The values inside that are one of `steps` times a power of ten."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        values = [step * 10.0**power for power in powers for step in steps]
+        return [value for value in values if self.low <= value <= self.high]
 
 
 def round_step(least: float) -> float:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from moka_peft.analysis.compare import formats
 from moka_peft.analysis.compare.bootstrap import DRAWS
+from moka_peft.analysis.compare.columns import against
 from moka_peft.analysis.compare.lines import Line
-from moka_peft.analysis.compare.report.forest import against, mood_of
 
 DEFINITIONS = {
     "Score": "The metric over all held-out questions, per run; shares of right answers in per cent. ± is the standard "
@@ -35,14 +35,14 @@ DEFINITIONS = {
 }
 
 
-def tell_findings(lines: Sequence[Line]) -> list[str]:
+def tell_findings(lines: Sequence[Line], axis: str | None) -> list[str]:
     """Who is better, who is worse, who cannot be told apart, in sentences."""
     compared = [line for line in lines if line.difference]
     if not compared:
         return ["Nothing is compared: the baseline has no finished run with a seed of another method's."]
-    name, told = against(lines), []
+    name, told = against(lines, axis), []
     for mood, words in (("better", "Better than"), ("worse", "Worse than"), ("unclear", "Not clearly different from")):
-        found = [line for line in compared if mood_of(line) == mood]
+        found = [line for line in compared if line.mood == mood]
         if found:
             told.append(f"{words} {name}: {'; '.join(map(_one, found))}.")
         elif mood != "unclear":
