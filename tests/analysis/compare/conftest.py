@@ -1,13 +1,20 @@
-"""Finished runs of a comparison, made up: their results, and their answers where a test reads them."""
+"""Finished runs of a comparison, made up: their results, and their answers where a test reads them; and a recipe whose
+real runs take a second, with comparisons of it."""
 
 import json
+import multiprocessing
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from moka_peft.analysis.compare.cells import Grid
+from moka_peft.analysis.compare.grid import Wanted, plan_grid
 from moka_peft.analysis.compare.results import Result, Row, Table
+from moka_peft.training import Recipe, load_recipe
 
 PLAIN = Result(
     cell="cell",
@@ -27,6 +34,19 @@ PLAIN = Result(
     steps=300,
     machine={"device": "a CPU", "torch": "2.13.0"},
 )
+
+
+RECIPE = """\
+model: {name: tiny-avt}
+data:
+  train: {name: av_digits, split: train, size: 20}
+  eval: {name: av_digits, split: test, size: 6}
+adapter: {r: 4, lora_alpha: 8}
+training: {steps: 3, batch_size: 4, learning_rate: 1e-2, save_steps: 1, num_threads: 1}
+evaluation: {batch_size: 6, max_new_tokens: 2}
+train_projectors: true
+output_dir: out
+"""
 
 
 @pytest.fixture
@@ -72,3 +92,35 @@ def make_table(make_runs):
         return Table("equal rank", axis, "lora", tuple(rows))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("compare") / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def recipe(recipe_file: Path) -> Recipe:
+    return load_recipe(recipe_file)
+
+
+@pytest.fixture
+def plan(recipe_file: Path) -> Callable[..., Grid]:
+    """plan("training.steps=2", methods=("lora",), seeds=2, equal=...) -> the grid of the recipe with that over it."""
+
+    def make(*settings: str, methods: tuple[str, ...] = ("lora", "moka"), seeds: int = 1, **options) -> Grid:
+        options.setdefault("equal", ("rank",))
+        wanted = Wanted(methods, dict.fromkeys(methods, seeds), **options)
+        return plan_grid(load_recipe(recipe_file, settings), wanted)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Fresh processes that need not import torch again: they fork from one that has."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["moka_peft.training", "transformers.trainer", "sklearn.datasets"])
+    return context

@@ -80,3 +80,10 @@ def test_rank_is_that_of_the_run(make_runs):
     assert summarise(table)[0].rank == 4
     (runs[0].folder / "recipe.yaml").write_text("adapter: {method: none, r: 4}\n")
     assert summarise(table)[0].rank is None
+
+
+def test_labels_name_the_value_and_baselines_all_of_their_like(make_runs):
+    places = ("LoRA", "lora", 4), ("LoRA", "lora", 8), ("MokA", "moka", 8)
+    lines = summarise(Table("adapter.r", "adapter.r", "lora", rows(make_runs, *places)))
+    assert [line.label for line in lines] == ["LoRA, r 4", "LoRA, r 8", "MokA, r 8"]
+    assert lines[2].against == "LoRA at the same r" and lines[2].method == "MokA"

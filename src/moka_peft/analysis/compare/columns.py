@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moka_peft.analysis.compare import formats
-from moka_peft.analysis.compare.lines import RANK, Line
+from moka_peft.analysis.compare.lines import RANK, Line, short_name
 
 Key = str | float | None
 INTERVALS = {"95 % (t)": "interval", "95 % (bootstrap)": "bootstrap"}
@@ -21,37 +21,17 @@ class Column:
     is_words: bool = False
 
 
-def names_of(lines: Sequence[Line], axis: str | None) -> list[Column]:
-    """The columns that tell one row from another: the label, and the value on the axis where labels do not name it."""
-    name = Column("method", row_name, lambda line: line.label, is_words=True)
-    return [name] if axis is None or _are_unique(lines) else [name, _axis(axis)]
+def names_of(axis: str | None) -> list[Column]:
+    """The columns that tell one row from another: the method, and its value on the axis."""
+    method = Column("method", row_name, lambda line: line.method, is_words=True)
+    if axis is None:
+        return [method]
+    return [method, Column(short_name(axis), lambda line: shown_value(line.value), lambda line: _sortable(line.value))]
 
 
-def _axis(axis: str) -> Column:
-    return Column(short_name(axis), lambda line: shown_value(line.value), lambda line: _sortable(line.value))
-
-
-def short_name(key: str) -> str:
-    """A recipe key without its section."""
-    return key.rpartition(".")[2]
-
-
-def without_value(label: str, value: object, axis: str) -> str:
-    """A row's label without the value on the axis that it ends with."""
-    return label.removesuffix(f", {short_name(axis)} {value}")
-
-
-def against(lines: Sequence[Line], axis: str | None) -> str:
+def against(lines: Sequence[Line]) -> str:
     """What lines are compared with."""
-    names = list(dict.fromkeys(one.against for one in lines if one.against))
-    if len(names) == 1 or axis is None:
-        return " or ".join(names)
-    methods = dict.fromkeys(without_value(one.against, one.value, axis) for one in lines if one.against)
-    return f"{' or '.join(methods)} at the same {short_name(axis)}"
-
-
-def _are_unique(lines: Sequence[Line]) -> bool:
-    return len({line.label for line in lines}) == len(lines)
+    return " or ".join(dict.fromkeys(line.against for line in lines if line.against))
 
 
 def sections_of(lines: Sequence[Line], axis: str | None) -> dict[str, list[Column]]:
@@ -67,15 +47,15 @@ def sections_of(lines: Sequence[Line], axis: str | None) -> dict[str, list[Colum
 
 
 def row_name(line: Line) -> str:
-    return f"{line.label} (baseline)" if line.is_baseline else line.label
+    return f"{line.method} (baseline)" if line.is_baseline else line.method
 
 
 def _sizes(lines: Sequence[Line], axis: str | None) -> list[Column]:
-    """The value on the axis, the rank where it is known and not the axis, and the adapter's parameters."""
-    columns = [_axis(axis)] if axis is not None and _are_unique(lines) else []
-    if axis != RANK and any(line.rank is not None for line in lines):
-        columns.append(Column("r", lambda line: shown_value(line.rank), lambda line: line.rank))
-    return [*columns, Column("parameters", lambda line: formats.count(line.parameters), lambda line: line.parameters)]
+    """The rank, where it is known and not the axis, and the adapter's parameters."""
+    rank = Column("r", lambda line: shown_value(line.rank), lambda line: line.rank)
+    parameters = Column("parameters", lambda line: formats.count(line.parameters), lambda line: line.parameters)
+    is_known = axis != RANK and any(line.rank is not None for line in lines)
+    return [rank, parameters] if is_known else [parameters]
 
 
 def shown_value(value: object) -> str:

@@ -14,15 +14,22 @@ from moka_peft.training.metrics import LOWER_IS_BETTER
 RANK = "adapter.r"
 
 
+def short_name(key: str) -> str:
+    """A recipe key without its section."""
+    return key.rpartition(".")[2]
+
+
 @dataclass(frozen=True)
 class Line:
     """A row's numbers.
 
-    `groups`: scores per question group. `against`: the row it is compared with; None for a baseline, and where none
-    was run. `seconds_ratio`: to the baseline, paired by seed. `p_adjusted`: by Holm, over the table.
+    `label`: the method, and the value where the table has an axis. `groups`: scores per question group. `against`:
+    what it is compared with, in words; None for a baseline, and where none was run. `seconds_ratio`: to the baseline,
+    paired by seed. `p_adjusted`: by Holm, over the table.
     """
 
     label: str
+    method: str
     variant: str
     value: Any
     metric: str
@@ -98,7 +105,8 @@ def _line(table: Table, row: Row) -> Line:
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     names = [name for name in first.groups if all(name in run.groups for run in runs)]
     return Line(
-        label=row.label,
+        label=_name(table, row),
+        method=row.label,
         variant=row.variant,
         value=row.value,
         metric=first.metric,
@@ -108,7 +116,7 @@ def _line(table: Table, row: Row) -> Line:
         score=spread([run.score for run in runs]),
         groups={name: spread([run.groups[name] for run in runs]) for name in names},
         is_baseline=baseline is row,
-        against=against.label if against else None,
+        against=_what(table, against) if against else None,
         difference=paired_difference(row.results, against.results) if against else None,
         seconds=spread([run.seconds for run in runs]),
         seconds_ratio=paired_ratio(_seconds(row), _seconds(against)) if against else None,
@@ -117,6 +125,19 @@ def _line(table: Table, row: Row) -> Line:
         questions=first.questions,
         results=dict(row.results),
     )
+
+
+def _name(table: Table, row: Row) -> str:
+    if table.axis is None or row.value is None:
+        return row.label
+    return f"{row.label}, {short_name(table.axis)} {row.value}"
+
+
+def _what(table: Table, baseline: Row) -> str:
+    """A baseline in words for all rows that are compared with it or with its like."""
+    if table.axis is None or baseline.value is None:
+        return baseline.label
+    return f"{baseline.label} at the same {short_name(table.axis)}"
 
 
 def _seconds(row: Row) -> dict[int, float]:

@@ -34,7 +34,7 @@ def show(tables: Sequence[Table], console: Console) -> None:
 def _title(table: Table, lines: Sequence[Line]) -> str:
     if not lines:
         return f"{table.name}: no run is finished"
-    name = against(lines, table.axis)
+    name = against(lines)
     return f"{table.name}: {lines[0].metric} on {lines[0].questions} questions" + (f", against {name}" if name else "")
 
 
@@ -45,7 +45,7 @@ def _legend(lines: Sequence[Line]) -> str:
 
 def _fit(table: Table, lines: Sequence[Line], console: Console) -> list[Grid]:
     """The columns side by side as far as they fit, the rest below; a section stays together where it can."""
-    names, here = names_of(lines, table.axis), []
+    names, here = names_of(table.axis), []
     pieces: list[list[Column]] = [here]
     for section in sections_of(lines, table.axis).values():
         whole = [section] if _fits([*names, *section], lines, console) else [[column] for column in section]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 from moka_peft.analysis.compare import formats
-from moka_peft.analysis.compare.columns import without_value
 from moka_peft.analysis.compare.lines import Line
 from moka_peft.analysis.compare.report.legend import draw_legend
 from moka_peft.analysis.compare.report.markup import Markup, join, tag
@@ -44,7 +43,7 @@ def draw_curves(lines: Sequence[Line], axis: str, *, width: float, class_: str) 
     if not found:
         return None
     metric = lines[0].metric
-    curves = curves_of(lines, axis)
+    curves = curves_of(lines)
     entries = [(_sample(place, own), name) for place, (name, own) in enumerate(curves.items())]
     legend, top = draw_legend(entries, LEFT, width)
     ends = [end for one in lines for end in (one.score.mean, *(mean_interval(one.score) or ()))]
@@ -60,11 +59,11 @@ def draw_curves(lines: Sequence[Line], axis: str, *, width: float, class_: str) 
     return drawing(width, up.start + BELOW, parts, alt=_alt(lines, axis), class_=class_)
 
 
-def curves_of(lines: Sequence[Line], axis: str) -> dict[str, list[Line]]:
-    """Name of a method -> its lines: those of one variant, without the axis' value in the name."""
+def curves_of(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """Name of a method -> its lines."""
     curves: dict[str, list[Line]] = {}
     for one in lines:
-        curves.setdefault(without_value(one.label, one.value, axis), []).append(one)
+        curves.setdefault(one.method, []).append(one)
     return curves
 
 

@@ -1,11 +1,11 @@
 """The forest plot: every method's difference to its baseline, with both intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from moka_peft.analysis.compare import formats
 from moka_peft.analysis.compare.columns import against
 from moka_peft.analysis.compare.lines import Line
-from moka_peft.analysis.compare.report.legend import draw_legend
+from moka_peft.analysis.compare.report.legend import Entry, draw_legend
 from moka_peft.analysis.compare.report.markup import Markup, join
 from moka_peft.analysis.compare.report.rows import Frame, best_first
 from moka_peft.analysis.compare.report.svg import Scale, drawing, line, marker, widened, x_axis
@@ -27,27 +27,27 @@ def draw_forest(lines: Sequence[Line], axis: str | None, *, width: float, class_
     scale = Scale(*_limits([one.difference for one in shown if one.difference]), frame.left, frame.right)
     parts = [
         legend,
-        x_axis(scale, frame.top, frame.bottom, _axis_name(shown, axis), _tick(metric), 4 if frame.is_narrow else 8),
+        x_axis(scale, frame.top, frame.bottom, _axis_name(shown), _tick(metric), 4 if frame.is_narrow else 8),
         line(scale(0), frame.top, scale(0), frame.bottom, "zero"),
         frame.draw_names(),
         *(_row(one, scale, frame.middle(place)) for place, one in enumerate(shown)),
     ]
-    return drawing(width, frame.height, parts, alt=_alt(shown, axis), class_=class_)
+    return drawing(width, frame.height, parts, alt=_alt(shown), class_=class_)
 
 
-def _samples() -> list:
+def _samples() -> list[Entry]:
     return [
         (lambda x, y: line(x - 12, y, x + 12, y, "interval unclear"), LEGEND["t"]),
         (lambda x, y: line(x - 12, y, x + 12, y, "bootstrap unclear"), LEGEND["bootstrap"]),
     ]
 
 
-def _tick(metric: str):
+def _tick(metric: str) -> Callable[[float], str]:
     return lambda value: formats.tick(value, metric, sign=True)
 
 
-def _axis_name(lines: Sequence[Line], axis: str | None) -> str:
-    return f"difference to {against(lines, axis)}, {formats.difference_unit(lines[0].metric)}"
+def _axis_name(lines: Sequence[Line]) -> str:
+    return f"difference to {against(lines)}, {formats.difference_unit(lines[0].metric)}"
 
 
 def _value(one: Line, *, is_short: bool) -> str:
@@ -96,10 +96,10 @@ def _bar(interval: Interval, scale: Scale, y: float, class_: str) -> Markup:
     return join([line(low, y, high, y, class_), *heads])
 
 
-def _alt(lines: Sequence[Line], axis: str | None) -> str:
+def _alt(lines: Sequence[Line]) -> str:
     told = "; ".join(
         f"{one.label} {formats.score(one.difference.mean, one.metric, sign=True)}, {one.verdict}"
         for one in lines
         if one.difference
     )
-    return f"Forest plot of differences to {against(lines, axis)}: {told}."
+    return f"Forest plot of differences to {against(lines)}: {told}."

@@ -29,7 +29,7 @@ def draw_section(name: str, table: Table, lines: Sequence[Line]) -> Markup:
     heading = tag("h2", table.name)
     if not lines:
         return tag("section", heading, tag("p", "No run of this table is finished."), id=name)
-    findings = tag("ul", *(tag("li", told) for told in tell_findings(lines, table.axis)), class_="findings")
+    findings = tag("ul", *(tag("li", told) for told in tell_findings(lines)), class_="findings")
     missing = dict.fromkeys(line.difference.missing for line in lines if line.difference and line.difference.missing)
     gaps = [tag("p", f"Where an interval is missing: {reason}.", class_="note") for reason in missing]
     return tag("section", heading, findings, *gaps, *_plots(table, lines), *_grids(name, table, lines), id=name)
@@ -53,12 +53,12 @@ def _curves(lines: Sequence[Line], axis: str | None, width: float, class_: str) 
 
 
 def _grids(name: str, table: Table, lines: Sequence[Line]) -> list[Markup]:
-    names, sections = names_of(lines, table.axis), sections_of(lines, table.axis)
+    names, sections = names_of(table.axis), sections_of(lines, table.axis)
     holm = Column("p (Holm)", lambda line: formats.p_value(line.p_adjusted), lambda line: line.p_adjusted)
     grids = {
         "scores": ("Scores and costs", [*sections["score"], *sections["size"], *sections["cost"]], lines),
         "differences": (
-            f"Differences to {against(lines, table.axis)}",
+            f"Differences to {against(lines)}",
             [*sections["difference"][:-1], holm, *sections["difference"][-1:]],
             [line for line in lines if line.difference],
         ),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from moka_peft.analysis.compare import formats
 from moka_peft.analysis.compare.lines import Line
-from moka_peft.analysis.compare.report.legend import draw_legend
+from moka_peft.analysis.compare.report.legend import Entry, draw_legend
 from moka_peft.analysis.compare.report.markup import Markup, join
 from moka_peft.analysis.compare.report.rows import Frame, best_first
 from moka_peft.analysis.compare.report.svg import Scale, drawing, line, marker, widened, x_axis
@@ -32,7 +32,7 @@ def draw_strips(lines: Sequence[Line], axis: str | None, *, width: float, class_
     return drawing(width, frame.height, parts, alt=_alt(shown), class_=class_)
 
 
-def _samples() -> list:
+def _samples() -> list[Entry]:
     return [
         (lambda x, y: marker("circle", x, y, "dot", radius=4), "one seed"),
         (lambda x, y: line(x, y - 7, x, y + 7, "tick-mean"), "mean"),

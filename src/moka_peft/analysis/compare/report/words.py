@@ -35,12 +35,12 @@ DEFINITIONS = {
 }
 
 
-def tell_findings(lines: Sequence[Line], axis: str | None) -> list[str]:
+def tell_findings(lines: Sequence[Line]) -> list[str]:
     """Who is better, who is worse, who cannot be told apart, in sentences."""
     compared = [line for line in lines if line.difference]
     if not compared:
         return ["Nothing is compared: the baseline has no finished run with a seed of another method's."]
-    name, told = against(lines, axis), []
+    name, told = against(lines), []
     for mood, words in (("better", "Better than"), ("worse", "Worse than"), ("unclear", "Not clearly different from")):
         found = [line for line in compared if line.mood == mood]
         if found:
