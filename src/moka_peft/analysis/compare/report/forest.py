@@ -23,11 +23,11 @@ def draw_forest(lines: Sequence[Line], axis: str | None, *, width: float, class_
         return None
     metric = shown[0].metric
     legend, top = draw_legend(_samples(), 4, width)
-    frame = Frame(width, top, [one.label for one in shown], [_value(one, is_short=width < 500) for one in shown])
+    frame = Frame(width, top, [one.label for one in shown], [_value(one) for one in shown])
     scale = Scale(*_limits([one.difference for one in shown if one.difference]), frame.left, frame.right)
     parts = [
         legend,
-        x_axis(scale, frame.top, frame.bottom, _axis_name(shown), _tick(metric), 4 if frame.is_narrow else 8),
+        x_axis(scale, frame.top, frame.bottom, _axis_name(shown), _tick(metric), 4 if width < 500 else 8),
         line(scale(0), frame.top, scale(0), frame.bottom, "zero"),
         frame.draw_names(),
         *(_row(one, scale, frame.middle(place)) for place, one in enumerate(shown)),
@@ -50,10 +50,9 @@ def _axis_name(lines: Sequence[Line]) -> str:
     return f"difference to {against(lines)}, {formats.difference_unit(lines[0].metric)}"
 
 
-def _value(one: Line, *, is_short: bool) -> str:
-    difference = one.difference
-    mean = formats.score(difference.mean, one.metric, sign=True) if difference else formats.NONE
-    return f"{mean} {one.verdict}" if is_short else f"{mean}  {one.verdict}"
+def _value(one: Line) -> str:
+    mean = formats.score(one.difference.mean, one.metric, sign=True) if one.difference else formats.NONE
+    return f"{mean} {one.verdict}"
 
 
 def _limits(differences: Sequence[Difference]) -> Interval:

@@ -23,7 +23,8 @@ class Frame:
 
     @property
     def is_narrow(self) -> bool:
-        return self.width < 500
+        """Whether names and values leave too little room for the marks between them."""
+        return LETTER * (max(map(len, self.names)) + max(map(len, self.values))) > 0.6 * self.width
 
     @property
     def row_height(self) -> float:
@@ -31,11 +32,11 @@ class Frame:
 
     @property
     def left(self) -> float:
-        return 10.0 if self.is_narrow else 16 + LETTER * max(map(len, self.names))
+        return 18.0 if self.is_narrow else 16 + LETTER * max(map(len, self.names))
 
     @property
     def right(self) -> float:
-        return self.width - (10.0 if self.is_narrow else 16 + LETTER * max(map(len, self.values)))
+        return self.width - (18.0 if self.is_narrow else 16 + LETTER * max(map(len, self.values)))
 
     @property
     def bottom(self) -> float:

@@ -21,7 +21,7 @@ def draw_strips(lines: Sequence[Line], axis: str | None, *, width: float, class_
     scores = [run.score for one in shown for run in one.results.values()]
     scale = Scale(*widened(scores), frame.left, frame.right)
     unit = f"score, {formats.unit(metric)}"
-    most = 4 if frame.is_narrow else 8
+    most = 4 if width < 500 else 8
     parts = [
         legend,
         x_axis(scale, frame.top, frame.bottom, unit, lambda value: formats.tick(value, metric), most),
