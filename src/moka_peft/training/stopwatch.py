@@ -27,5 +27,6 @@ class Stopwatch(TrainerCallback, ExportableState):
 def _seconds_at(checkpoint: Path) -> float:
     """The seconds that a checkpoint took; 0 where it does not tell."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    kept: Any = (state.stateful_callbacks or {}).get(Stopwatch.__name__) or {}
+    callbacks: Any = state.stateful_callbacks or {}
+    kept = callbacks.get(Stopwatch.__name__) or {}
     return float(kept.get("attributes", {}).get("seconds", 0.0))

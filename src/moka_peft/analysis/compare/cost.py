@@ -46,7 +46,7 @@ def measure_cost(recipe: Recipe) -> Cost:
     base, processor = load_model(**recipe.model.model_dump(exclude={"start_from"}))
     if recipe.training.gradient_checkpointing:
         enable_checkpointing(base)
-    settings = recipe.adapter.model_dump() | {"impl": "eager"}  # kernels of our own are not counted
+    settings: dict[str, Any] = recipe.adapter.model_dump() | {"impl": "eager"}  # kernels of our own are not counted
     model = add_adapter(base, processor, **settings, train=recipe.trained_parts())
     batch = _batch(recipe, processor, model)
     return Cost(count_adapter(model), _flops_per_token(model, batch), _kept(model, batch, recipe))
