@@ -77,7 +77,7 @@ def describe_adapter(model: nn.Module) -> dict[str, Any]:
     config: Any = getattr(model, "peft_config", {}).get(adapter)
     kind = getattr(config, "peft_type", None)
     told = {"adapter": adapter, "type": None if kind is None else str(getattr(kind, "value", kind))}
-    for key in ("r", "lora_alpha", "use_dora", "interaction", "cross_scale", "base_model_name_or_path"):
+    for key in ("r", "lora_alpha", "use_dora", "interaction", "cross_scale"):
         value = getattr(config, key, None)
         told |= {} if value is None else {key: list(value) if isinstance(value, tuple) else value}
     return told | {"layers": len(adapted_layers(model))}

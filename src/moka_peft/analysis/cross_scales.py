@@ -113,28 +113,25 @@ def _short(scale: tuple[float, ...]) -> float | list[float]:
 
 
 def draw_scales(result: dict[str, Any], path: Path) -> None:
-    """Draws the metric by lambda, one line per question group with the interval around all of them, and beside it the
-    loss and the agreement with the trained lambda, which is marked."""
-    rows = result["rows"]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    names = [_name(row["cross_scale"]) for row in rows]
-    is_line = all(isinstance(row["cross_scale"], float) for row in rows)
-    at: list[float] = [row["cross_scale"] for row in rows] if is_line else [float(i) for i in range(len(rows))]
-    _draw_scores(left, at, rows)
-    left.set(ylabel=f"held-out {result['metric'].replace('_', ' ')}")
-    if result["metric"] in SHARES:
-        left.set_ylim(0, 1)
-    right.plot(at, [row["agreement"] for row in rows], "o-", color="tab:purple", markersize=3, label="same answers")
-    right.set(ylabel="answers as at the trained lambda", ylim=(0, 1.02))
-    other = right.twinx()
-    other.plot(at, [row["loss"] for row in rows], "s--", color="tab:orange", markersize=3, label="loss (right axis)")
-    figure.legend(*_legend(right, other), frameon=False, fontsize=8, loc="outside lower right")
-    for axes in (left, right):
+    """Draws by lambda, the trained one marked: the metric per question group with the interval around all of them, the
+    loss, and the agreement with the trained lambda."""
+    rows, metric = result["rows"], result["metric"]
+    is_number = all(isinstance(row["cross_scale"], int | float) for row in rows)
+    at: list[float] = [row["cross_scale"] if is_number else index for index, row in enumerate(rows)]
+    figure = Figure(figsize=(10, 3.3), layout="constrained")
+    scores, loss, same = figure.subplots(1, 3)
+    _draw_scores(scores, at, rows)
+    scores.set(ylabel=metric.replace("_", " "), ylim=(0, 1) if metric in SHARES else None)
+    loss.plot(at, [row["loss"] for row in rows], "o-", color="0.3", markersize=3)
+    loss.set_ylabel("loss per answer token")
+    same.plot(at, [row["agreement"] for row in rows], "o-", color="0.3", markersize=3)
+    same.set(ylabel="same answers as trained", ylim=(0, 1.02))
+    for axes in (scores, loss, same):
         axes.set_xlabel("lambda")
-        axes.set_xticks(at, names)
+        axes.set_xticks(at, [_name(row["cross_scale"]) for row in rows], fontsize=8)
         axes.axvline(next(x for x, row in zip(at, rows, strict=True) if row["trained"]), color="0.5", linestyle=":")
-    figure.suptitle(f"lambda without retraining; dotted: trained at {_name(result['trained'])}", fontsize=10)
+    told = f"dotted: trained at {_name(result['trained'])}; {result['samples']} samples"
+    figure.suptitle(f"lambda without retraining ({told})", fontsize=10)
     figure.savefig(path, dpi=120)
 
 
@@ -144,12 +141,7 @@ def _draw_scores(axes: Any, at: Sequence[float], rows: Sequence[dict[str, Any]])
         axes.plot(at, values, "o-", markersize=3, linewidth=2 if group == "all" else 1, label=group)
     low, high = zip(*(row["scores"]["all"]["interval"] for row in rows), strict=True)
     axes.fill_between(at, low, high, alpha=0.15, linewidth=0)
-    axes.legend(frameon=False, fontsize=8)
-
-
-def _legend(*axes: Any) -> tuple[list[Any], list[str]]:
-    found = [a.get_legend_handles_labels() for a in axes]
-    return [handle for handles, _ in found for handle in handles], [label for _, labels in found for label in labels]
+    axes.legend(frameon=False, fontsize=7)
 
 
 def _name(scale: float | Sequence[float]) -> str:

@@ -1,9 +1,9 @@
 """Non-text dominance: how much of what an adapter learns comes from text, and how much from other tokens.
 
 IMoD (CVPR 2026) calls so the share of A's elements whose Fisher information from non-text tokens exceeds that from text
-tokens, and finds 14.8 % for LoRA and 21.4 % for itself. Its code was not read. Assumed: the information from some tokens is the mean, over samples, of the square of
-that part of the gradient of the sample's answer loss which comes through those tokens (the empirical Fisher
-information, diagonal).
+tokens, and finds 14.8 % for LoRA and 21.4 % for itself. Its code was not read. Assumed here: the information from some
+tokens is the mean, over samples, of the square of that part of the gradient of the sample's answer loss which comes
+through those tokens (the empirical Fisher information, diagonal).
 """
 
 from __future__ import annotations

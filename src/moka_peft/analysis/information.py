@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Sums:
-    """Over samples, of one matrix: the squared gradient by modality and, last, of all but text; its norm by modality."""
+    """Over samples, of one matrix: squared gradient by modality and, last, of all but text; its norm by modality."""
 
     def __init__(self, like: Tensor) -> None:
         modalities, *shape = like.shape
