@@ -8,7 +8,7 @@ from moka_peft.training.model import add_adapter, load_model
 from .adapters import randomise
 
 
-def answering(method, size=6, **settings):
+def answering(method, size, **settings):
     """model, processor, samples; the adapter is random and far from zero."""
     base, processor = load_model("tiny-avt")
     model = add_adapter(base, processor, method, r=2, lora_alpha=4, target_modules=None, **settings)

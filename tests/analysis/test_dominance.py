@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moka_peft.analysis.dominance import draw_dominance, measure_dominance
-from moka_peft.analysis.information import Sums, describe_matrix, is_shared, overall_dominance, shares
+from moka_peft.analysis.information import Sums, describe_matrix, is_shared, overall_dominance, overall_shares, shares
 
 from .answering import answering
 
@@ -46,6 +46,11 @@ def test_overall_weighs_by_elements():
     assert overall_dominance(layers) == {"moka_B": 30 / 40}
 
 
+def test_overall_shares_are_of_the_sums():
+    layers = [{"matrices": {"lora_A": {"fisher": {"text": text, "visual": 1.0}}}} for text in (1.0, 5.0)]
+    assert overall_shares(layers) == {"lora_A": {"text": 0.75, "visual": 0.25}}
+
+
 def test_shares_of_nothing():
     assert shares({"text": 0.0, "audio": 0.0}) == {"text": 0.0, "audio": 0.0}
 
@@ -59,6 +64,8 @@ def test_measured(method, matrices, tmp_path):
     assert list(result["dominance"]) == matrices
     assert all(0 < share < 1 for share in result["dominance"].values())
     assert len(result["layers"]) == result["adapter"]["layers"] == 28
+    assert result["tokens"]["text"] > 10 and result["tokens"]["visual"] > 0
+    assert sum(result["fisher_share"][matrices[0]].values()) == pytest.approx(1)
     once_more = measure_dominance(model, processor, samples, batch_size=3)  # without dropout, in other batches
     assert once_more["dominance"] == pytest.approx(result["dominance"], abs=2e-3)
     draw_dominance(json.loads(json.dumps(result)), tmp_path / "dominance.png")

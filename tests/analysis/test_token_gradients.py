@@ -16,7 +16,7 @@ def batch(chat):
 
 def split(model, spec, batch):
     with routing_of_forwards(model, spec) as channel:
-        return list(split_gradients(model, channel, "default", batch, 3))
+        return [sample.layers for sample in split_gradients(model, channel, "default", batch, 3)]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -34,11 +34,18 @@ def test_parts_sum_to_the_gradient(tiny_lm, spec, batch, method):
                 torch.testing.assert_close(gradients[name][matrix].sum(0), expected, rtol=1e-9, atol=1e-13)
 
 
+def test_tokens_are_counted(tiny_lm, spec, batch):
+    model = adapt(tiny_lm(), "lora", spec)
+    with routing_of_forwards(model, spec) as channel:
+        counts = [sample.tokens for sample in split_gradients(model, channel, "default", batch, 3)]
+    assert counts == [[9, 2, 0], [9, 0, 1], [16, 2, 1]]  # without padding
+
+
 def test_the_loss_is_that_of_the_model(tiny_lm, spec, batch):
     model = adapt(tiny_lm(), "lora", spec)
     for index, loss in enumerate(answer_losses(model, batch)):
         alone = {name: value[index : index + 1] for name, value in batch.items()}
-        torch.testing.assert_close(model(**alone).loss, loss, rtol=1e-6, atol=0)  # the model's is in float32
+        torch.testing.assert_close(model(**alone).loss.double(), loss, rtol=1e-6, atol=0)  # the model's is in float32
 
 
 def test_lora_by_its_formula(tiny_lm, spec, chat):

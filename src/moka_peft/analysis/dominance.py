@@ -8,7 +8,7 @@ through those tokens (the empirical Fisher information, diagonal).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from moka_peft.analysis.adapted_layers import (
     modalities_of,
     routing_of_forwards,
 )
-from moka_peft.analysis.information import Sums, describe_matrix, overall_dominance, shares
-from moka_peft.analysis.token_gradients import Gradients, split_gradients
+from moka_peft.analysis.information import AllSums, overall_dominance, overall_shares, shares
+from moka_peft.analysis.token_gradients import split_gradients
 from moka_peft.data import Collator, Sample
+from moka_peft.tuner.channel import RoutingChannel
 
 
 def measure_dominance(
@@ -34,49 +35,44 @@ def measure_dominance(
     """Gradient and Fisher information of every matrix of the adapter by modality, and the dominance of non-text.
 
     `dominance`: matrix that all modalities share -> share of its elements, in all layers, where non-text tokens give
-    more information than text; empty where there is none. `layers`: the same per layer, with the mean norm of a
-    sample's gradient and the sum of the Fisher information by modality. Gives plain JSON data.
+    more information than text; empty where there is none. `fisher_share`: matrix -> what each modality gives of its
+    information in all layers; `tokens`: how many of each modality a sample has on average. `layers`: the same per
+    layer, with the mean norm of a sample's gradient. Gives plain JSON data.
     Raises ValueError where the adapter is merged, or without samples.
     """
     if not samples:
         raise ValueError("`samples`: expected at least one, got none.")
-    adapter, collate = active_adapter(model), collator or Collator(processor)
     for name, layer in adapted_layers(model).items():
         check_unmerged(name, layer)
-    sums: dict[str, dict[str, Sums]] = {}
     training = model.training
     model.eval()
     try:
         with routing_of_forwards(model, processor) as channel:
-            modalities = modalities_of(channel, adapter)
-            for start in range(0, len(samples), batch_size):
-                rows = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
-                for found in split_gradients(
-                    model, channel, adapter, _on_device(collate(rows), model), len(modalities)
-                ):
-                    _add(sums, found)
+            modalities = modalities_of(channel, active_adapter(model))
+            batches = _batches(model, collator or Collator(processor), samples, batch_size)
+            found = _sum(model, channel, modalities, batches)
     finally:
         model.train(training)
-    layers = [
-        {"layer": layer, "matrices": {m: describe_matrix(m, s, modalities, len(samples)) for m, s in matrices.items()}}
-        for layer, matrices in sums.items()
-    ]
+    layers = found.describe(modalities, len(samples))
     told = {"analysis": "non-text dominance", "adapter": describe_adapter(model), "modalities": list(modalities)}
     told |= {"samples": len(samples), "batch_size": batch_size, "loss": "mean over a sample's answer tokens"}
-    return told | {"dominance": overall_dominance(layers), "layers": layers}
+    told["tokens"] = {m: count / len(samples) for m, count in zip(modalities, found.tokens, strict=True)}
+    told |= {"dominance": overall_dominance(layers), "fisher_share": overall_shares(layers)}
+    return told | {"layers": layers}
 
 
-def _add(sums: dict[str, dict[str, Sums]], found: Mapping[str, Gradients]) -> None:
-    for layer, gradients in found.items():
-        for name, gradient in gradients.items():
-            of_layer = sums.setdefault(layer, {})
-            if name not in of_layer:
-                of_layer[name] = Sums(gradient)
-            of_layer[name].add(gradient)
+def _batches(model: Any, collate: Collator, samples: Sequence[Sample], size: int) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(samples), size):
+        batch = collate([samples[i] for i in range(start, min(start + size, len(samples)))])
+        yield {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
 
 
-def _on_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    return {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
+def _sum(model: Any, channel: RoutingChannel, modalities: Sequence[str], batches: Iterable[dict[str, Any]]) -> AllSums:
+    found = AllSums([0] * len(modalities))
+    for batch in batches:
+        for sample in split_gradients(model, channel, active_adapter(model), batch, len(modalities)):
+            found.add(sample.tokens, sample.layers)
+    return found
 
 
 def draw_dominance(result: dict[str, Any], path: Path) -> None:

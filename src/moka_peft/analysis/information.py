@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +24,31 @@ class Sums:
         self.squares[:-1] += gradient.square()
         self.squares[-1] += gradient[1:].sum(0).square()
         self.norms += gradient.flatten(1).norm(dim=1)
+
+
+@dataclass
+class AllSums:
+    """Over samples: how many tokens of each modality they have, and layer -> matrix -> its sums."""
+
+    tokens: list[int]
+    layers: dict[str, dict[str, Sums]] = field(default_factory=dict)
+
+    def add(self, tokens: Sequence[int], layers: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """layers: one sample's gradients, layer -> matrix -> [modalities, *shape of the matrix]."""
+        self.tokens = [have + new for have, new in zip(self.tokens, tokens, strict=True)]
+        for layer, gradients in layers.items():
+            sums = self.layers.setdefault(layer, {})
+            for name, gradient in gradients.items():
+                if name not in sums:
+                    sums[name] = Sums(gradient)
+                sums[name].add(gradient)
+
+    def describe(self, modalities: Sequence[str], samples: int) -> list[dict[str, Any]]:
+        """One entry per layer, as JSON data."""
+        return [
+            {"layer": layer, "matrices": {m: describe_matrix(m, s, modalities, samples) for m, s in matrices.items()}}
+            for layer, matrices in self.layers.items()
+        ]
 
 
 def describe_matrix(name: str, sums: Sums, modalities: Sequence[str], samples: int) -> dict[str, Any]:
@@ -64,3 +90,14 @@ def overall_dominance(layers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
                 count[0] += matrix["non_text_dominant"]
                 count[1] += matrix["elements"]
     return {name: dominant / elements for name, (dominant, elements) in counts.items()}
+
+
+def overall_shares(layers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Matrix -> share of each modality in its Fisher information over all layers."""
+    sums: dict[str, dict[str, float]] = {}
+    for layer in layers:
+        for name, matrix in layer["matrices"].items():
+            of_matrix = sums.setdefault(name, dict.fromkeys(matrix["fisher"], 0.0))
+            for modality, value in matrix["fisher"].items():
+                of_matrix[modality] += value
+    return {name: shares(values) for name, values in sums.items()}

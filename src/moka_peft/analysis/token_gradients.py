@@ -23,20 +23,29 @@ Gradients = dict[str, Tensor]  # of one layer: name of a matrix -> [modalities, 
 
 
 @dataclass(frozen=True, eq=False)
+class SplitGradients:
+    """Of one sample: how many tokens of each modality it has, and layer -> its gradients."""
+
+    tokens: list[int]
+    layers: dict[str, Gradients]
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
-    """One call of an adapted layer: x [..., I], output [..., O], and the routing [R, S] of its tokens."""
+    """One call of an adapted layer: x [..., I], output [..., O], the routing [R, S] of its tokens, and that of all."""
 
     name: str
     layer: Any
     x: Tensor
     output: Tensor
     routing: Routing
+    whole: Routing
 
 
 def split_gradients(
     model: Any, channel: RoutingChannel, adapter: str, batch: Mapping[str, Any], modalities: int
-) -> Iterator[dict[str, Gradients]]:
-    """For each sample of a training batch: layer -> the gradients of the sample's loss, by modality.
+) -> Iterator[SplitGradients]:
+    """For each sample of a training batch the gradients of its loss by modality.
 
     A token's part is what reaches a matrix through that token's own output: of the loss's gradient g at the output of a
     layer the rows of other modalities are zeroed, and the layer alone is differentiated again. The parts of all
@@ -48,12 +57,14 @@ def split_gradients(
     weights = [weight for layer in layers.values() for weight in adapter_parameters(layer, adapter).values()]
     with torch.enable_grad(), _requiring_gradients(weights):
         with _recording(layers, channel, adapter) as calls:
-            losses = answer_losses(model, batch)
+            losses, routed = answer_losses(model, batch), calls[0].whole
         outputs = [call.output for call in calls]
         given = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
         used = [(call, g) for call, g in zip(calls, given, strict=True) if g is not None]
         for sample in range(len(losses)):
-            yield _of_sample(used, channel, adapter, slice(sample, None, len(losses)), modalities)
+            tokens = [int((routed.modality[sample] == number).sum()) for number in range(modalities)]
+            found = _of_sample(used, channel, adapter, slice(sample, None, len(losses)), modalities)
+            yield SplitGradients(tokens, found)
 
 
 def answer_losses(model: Any, batch: Mapping[str, Any]) -> Tensor:
@@ -85,7 +96,8 @@ def _recording(layers: Mapping[str, Any], channel: RoutingChannel, adapter: str)
     def record(name: str, layer: Any, args: tuple, output: Tensor) -> None:
         x = args[0]
         whole = channel.read(adapter, name, x.device)
-        calls.append(Call(name, layer, x.detach(), output, routing_of(x, whole, "none", channel.logits_to_keep)))
+        own = routing_of(x, whole, "none", channel.logits_to_keep)
+        calls.append(Call(name, layer, x.detach(), output, own, whole))
 
     handles = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
     try:
