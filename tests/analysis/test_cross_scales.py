@@ -19,11 +19,14 @@ def logits(model):
         return model(ROW).logits
 
 
-@pytest.mark.parametrize("interaction", ["cross_attention", "mean", "text_query"])
-@pytest.mark.parametrize("value", [0, 0.25, 2.0, (0.5, 1.5)])
-def test_equals_an_adapter_of_that_lambda(tiny_lm, spec, interaction, value):
-    model = adapt(tiny_lm(), "moka", spec, interaction=interaction, cross_scale=1.0)
-    other = adapt(tiny_lm(), "moka", spec, interaction=interaction, cross_scale=value)
+METHODS = [("moka", "cross_attention"), ("moka", "mean"), ("moka", "text_query"), ("moka_shared_a", "cross_attention")]
+
+
+@pytest.mark.parametrize("method, interaction", METHODS)
+@pytest.mark.parametrize("value", [0, 0.25, (0.5, 1.5)])
+def test_equals_an_adapter_of_that_lambda(tiny_lm, spec, method, interaction, value):
+    model = adapt(tiny_lm(), method, spec, interaction=interaction, cross_scale=1.0)
+    other = adapt(tiny_lm(), method, spec, interaction=interaction, cross_scale=value)
     plain = logits(model)
     with cross_scale(model, value):
         assert torch.equal(logits(model), logits(other))

@@ -40,10 +40,16 @@ def test_overall_weighs_by_elements():
         return {"shared": shared, "non_text_dominant": dominant, "elements": elements}
 
     layers = [
-        {"matrices": {"moka_B": matrix(True, 1, 10), "moka_A_text": matrix(False, 5, 10)}},
+        {
+            "matrices": {
+                "moka_B": matrix(True, 1, 10),
+                "moka_A_text": matrix(False, 5, 10),
+                "moka_A_0": matrix(True, 1, 2),
+            }
+        },
         {"matrices": {"moka_B": matrix(True, 29, 30), "moka_A_text": matrix(False, 5, 10)}},
     ]
-    assert overall_dominance(layers) == {"moka_B": 30 / 40}
+    assert overall_dominance(layers) == {"moka_B": 30 / 40, "moka_A": 1 / 2}
 
 
 def test_overall_shares_are_of_the_sums():

@@ -23,7 +23,7 @@ from moka_peft.analysis.adapted_layers import (
     modalities_of,
     routing_of_forwards,
 )
-from moka_peft.analysis.information import AllSums, overall_dominance, overall_shares, shares
+from moka_peft.analysis.information import AllSums, kind_of, overall_dominance, overall_shares, shares
 from moka_peft.analysis.token_gradients import split_gradients
 from moka_peft.data import Collator, Sample
 from moka_peft.tuner.channel import RoutingChannel
@@ -34,9 +34,9 @@ def measure_dominance(
 ) -> dict[str, Any]:
     """Gradient and Fisher information of every matrix of the adapter by modality, and the dominance of non-text.
 
-    `dominance`: matrix that all modalities share -> share of its elements, in all layers, where non-text tokens give
-    more information than text; empty where there is none. `fisher_share`: matrix -> what each modality gives of its
-    information in all layers; `tokens`: how many of each modality a sample has on average. `layers`: the same per
+    `dominance`: kind of matrix that all modalities share -> share of its elements, in all layers, where non-text tokens
+    give more information than text; empty where there is none. `fisher_share`: kind of matrix -> what each modality
+    gives of its information in all layers; `tokens`: how many of each modality a sample has on average. `layers`: the same per
     layer, with the mean norm of a sample's gradient. Gives plain JSON data.
     Raises ValueError where the adapter is merged, or without samples.
     """
@@ -112,7 +112,7 @@ def _gather(layers: Sequence[dict[str, Any]], matrix: str | None, place: Callabl
     for layer in layers:
         bar = bars.setdefault(place(layer["layer"]), {"fisher": {}, "dominant": 0, "shared": 0})
         for name, told in layer["matrices"].items():
-            if matrix in (None, name):
+            if matrix in (None, kind_of(name)):
                 for modality, value in told["fisher"].items():
                     bar["fisher"][modality] = bar["fisher"].get(modality, 0.0) + value
                 bar["dominant"] += told["non_text_dominant"] if told["shared"] else 0

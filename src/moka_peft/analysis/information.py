@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,24 +81,29 @@ def shares(values: Mapping[str, float]) -> dict[str, float]:
     return {name: value / total if total else 0.0 for name, value in values.items()}
 
 
+def kind_of(matrix: str) -> str:
+    """What a matrix is told under over all layers: the experts of a mixture, `moka_A_0` and so on, are one kind."""
+    return re.sub(r"_\d+$", "", matrix)
+
+
 def overall_dominance(layers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Shared matrix -> share of its elements, over all layers, where non-text dominates."""
+    """Kind of shared matrix -> share of its elements, over all layers, where non-text dominates."""
     counts: dict[str, list[int]] = {}
     for layer in layers:
         for name, matrix in layer["matrices"].items():
             if matrix["shared"]:
-                count = counts.setdefault(name, [0, 0])
+                count = counts.setdefault(kind_of(name), [0, 0])
                 count[0] += matrix["non_text_dominant"]
                 count[1] += matrix["elements"]
     return {name: dominant / elements for name, (dominant, elements) in counts.items()}
 
 
 def overall_shares(layers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Matrix -> share of each modality in its Fisher information over all layers."""
+    """Kind of matrix -> share of each modality in its Fisher information over all layers."""
     sums: dict[str, dict[str, float]] = {}
     for layer in layers:
         for name, matrix in layer["matrices"].items():
-            of_matrix = sums.setdefault(name, dict.fromkeys(matrix["fisher"], 0.0))
+            of_matrix = sums.setdefault(kind_of(name), dict.fromkeys(matrix["fisher"], 0.0))
             for modality, value in matrix["fisher"].items():
                 of_matrix[modality] += value
     return {name: shares(values) for name, values in sums.items()}
