@@ -36,8 +36,8 @@ def measure_dominance(
 
     `dominance`: kind of matrix that all modalities share -> share of its elements, in all layers, where non-text tokens
     give more information than text; empty where there is none. `fisher_share`: kind of matrix -> what each modality
-    gives of its information in all layers; `tokens`: how many of each modality a sample has on average. `layers`: the same per
-    layer, with the mean norm of a sample's gradient. Gives plain JSON data.
+    gives of its information in all layers. `tokens`: how many of each modality a sample has on average. `layers`: the
+    same per layer and matrix, with the mean norm of a sample's gradient. Gives plain JSON data.
     Raises ValueError where the adapter is merged, or without samples.
     """
     if not samples:
