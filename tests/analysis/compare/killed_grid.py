@@ -22,6 +22,10 @@ train, build, started = cell.train, run.build_trainer, []
 
 
 class DyingInStep(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        with open(settings["log"] + ".steps", "a") as log:
+            print(Path(started[-1]).name, state.global_step, file=log)
+
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         if state.global_step == 1 and len(started) == settings["dies_in"]:
             os.kill(os.getpid(), signal.SIGKILL)

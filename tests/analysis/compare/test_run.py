@@ -95,6 +95,8 @@ def test_killed_and_restarted_loses_no_run_and_repeats_none(start, whole, tmp_pa
     started = (tmp_path / "log").read_text().split()
     assert [started.count(path.name) for path in (tmp_path / CELLS).iterdir() if path != interrupted] == [1, 1, 1]
     assert started.count(interrupted.name) == 2
+    steps = [line.split() for line in (tmp_path / "log.steps").read_text().splitlines()]
+    assert [step for name, step in steps if name == interrupted.name] == ["0", "1", "1", "2"]
     assert results(tmp_path) == results(whole)  # dropout, order and optimizer go on where they were
 
 
