@@ -19,6 +19,7 @@ VERBS = {
     "route": ("moka_peft.cli.route:run", "Draw a sample's tokens by modality and turn."),
     "compare": ("moka_peft.cli.compare:run", "Compare methods on a recipe: seeds, intervals, costs, a report."),
     "bench": ("moka_peft.cli.bench:run", "Time LoRA's and MokA's training steps on your machine and model."),
+    "analyze": ("moka_peft.cli.analyze:run", "Show why an adapter does what it does: whose tokens, which words."),
     "import-authors-adapter": (
         "moka_peft.cli.import_authors_adapter:run",
         "Make an adapter of a checkpoint of the authors' code.",
