@@ -17,6 +17,7 @@ from moka_peft.routing.draw import MEDIA_COLOURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COLOURS = "PuOr_r"  # also for people who see few colours
 LEAST_DEVIATIONS = 4.0  # that the colours reach: chance alone gives one cell in twenty more than 2
 MOST_TICKS = 9
 
@@ -33,16 +34,18 @@ def draw_subspaces(result: Mapping[str, Any], path: Path) -> None:
     maps = [figure.add_subplot(grid[1, column]) for column in range(len(pairs))]
     deviations = (cosines.mean - cosines.level) / np.maximum(cosines.deviation, 1e-6)  # 0 where a space is all
     limit = max(LEAST_DEVIATIONS, float(np.nanmax(np.abs(deviations))))
-    colours = ScalarMappable(Normalize(-limit, limit), "PuOr_r")
+    norm = Normalize(-limit, limit)
     for axes, pair, each in zip(maps, pairs, deviations, strict=True):
-        axes.imshow(each.T, cmap=colours.cmap, norm=colours.norm, aspect="auto")
+        axes.imshow(each.T, cmap=COLOURS, norm=norm, aspect="auto")
         axes.set_title(" and ".join(pair), fontsize=10)
         axes.set_xlabel("layer", fontsize=9)
         step = -(-len(numbers) // MOST_TICKS)
         axes.set_xticks(range(0, len(numbers), step), [str(number) for number in numbers[::step]], fontsize=8)
         axes.set_yticks([])
     maps[0].set_yticks(range(len(projections)), [name.rpartition(".")[2] for name in projections], fontsize=8)
-    figure.colorbar(colours, ax=maps, label="standard deviations\nfrom random", pad=0.02, aspect=12)
+    figure.colorbar(
+        ScalarMappable(norm, COLOURS), ax=maps, label="standard deviations\nfrom random", pad=0.02, aspect=12
+    )
     figure.savefig(path, dpi=120)
 
 

@@ -19,7 +19,7 @@ def group_words(tokenizer: Any, ids: Sequence[int], positions: Sequence[int]) ->
     for position in positions:
         piece, text = tokenizer.convert_ids_to_tokens(ids[position]), tokenizer.decode([ids[position]])
         follows = bool(groups) and groups[-1][-1] == position - 1 and not piece.startswith(SPACE_MARKS)
-        if follows and _joins(before[-1:]) and _joins(text[:1]):
+        if follows and (before == " " or _joins(before[-1:])) and _joins(text[:1]):  # a space may be a token
             groups[-1].append(position)
         else:
             groups.append([position])
