@@ -4,6 +4,7 @@ from peft import LoraConfig, get_peft_model
 
 from moka_peft import MokaConfig
 from moka_peft.analysis.rank_attention import capture_attention, check_has_attention
+from moka_peft.baselines.moka_shared_a import MokaSharedAConfig
 
 LAMBDAS = {"visual": 0.7, "audio": 1.3}
 
@@ -12,8 +13,8 @@ LAMBDAS = {"visual": 0.7, "audio": 1.3}
 def adapted(tiny_lm, spec):
     """adapted(interaction=...) -> a MokA model in float64 whose B are not zero."""
 
-    def build(**options):
-        config = MokaConfig(
+    def build(kind=MokaConfig, **options):
+        config = kind(
             r=3, lora_alpha=6, routing=spec, modalities=("text", "visual", "audio"), init_lora_weights=False,
             cross_scale=tuple(LAMBDAS.values()), **options,
         )  # fmt: skip
@@ -38,7 +39,8 @@ def z_of(layer, x, routing, scaling):
     z = torch.zeros(len(x), layer.r["default"], dtype=x.dtype)
     for t, m in enumerate(routing.modality[0].tolist()):
         if m >= 0:
-            z[t] = scaling * (getattr(layer, f"moka_A_{names[m]}")["default"].weight @ x[t])
+            A = layer.moka_A if hasattr(layer, "moka_A") else getattr(layer, f"moka_A_{names[m]}")
+            z[t] = scaling * (A["default"].weight @ x[t])
     return z
 
 
@@ -64,8 +66,9 @@ def delta_of(layer, attention, x, routing, options):
         {"interaction": "cross_attention", "instruction_span": "contiguous"},
         {"interaction": "text_query"},
         {"interaction": "mean", "instruction_span": "contiguous"},
+        {"kind": MokaSharedAConfig, "interaction": "cross_attention"},
     ],
-    ids=lambda options: "-".join(map(str, options.values())),
+    ids=lambda options: "-".join(str(getattr(value, "__name__", value)) for value in options.values()),
 )
 @torch.no_grad()
 def test_the_layers_own_delta_follows_from_the_weights(adapted, chat, options):
