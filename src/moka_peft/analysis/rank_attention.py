@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moka_peft.analysis.adapted_layers import active_adapter, adapted_layers
+from moka_peft.analysis.adapted_layers import active_adapter, adapted_layers, describe_adapter
 from moka_peft.routing import TEXT, Routing
 from moka_peft.tuner import MokaLinear
 from moka_peft.tuner.offload import weight_of
@@ -51,8 +51,8 @@ def check_has_attention(model: nn.Module) -> None:
     for layer in adapted_layers(model).values():
         if getattr(_options(layer, adapter), "interaction", "none") == "none":
             raise ValueError(
-                f"`model`: its adapter ({type(layer).__name__}) has no attention between media and instruction: "
-                "expected MokA with an interaction other than 'none'. Choose another analysis."
+                f"`model`: its adapter ({describe_adapter(model)['type']}) has no attention between media and "
+                "instruction: expected MokA with an interaction other than 'none'. Choose another analysis."
             )
 
 

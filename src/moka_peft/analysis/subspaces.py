@@ -23,11 +23,11 @@ DRAWS, SEED = 200, 0  # of pairs of random subspaces
 
 def check_has_modality_A(model: Any) -> None:
     """Raises ValueError where the modalities have no A of their own."""
-    adapter = active_adapter(model)
+    adapter, told = active_adapter(model), describe_adapter(model)
     for layer in adapted_layers(model).values():
         if len(_modality_weights(layer, adapter, "moka_A")) < 2:
             raise ValueError(
-                f"`model`: its adapter ({type(layer).__name__}) has no A of its own for each modality: expected "
+                f"`model`: its adapter ({told['type']}) has no A of its own for each modality: expected "
                 "MokA or a rival that has, such as uni_modal_lora. Choose another analysis."
             )
 

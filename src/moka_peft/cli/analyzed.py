@@ -39,16 +39,18 @@ def modalities(result: Result) -> tuple[str, Table]:
 
 
 def dominance(result: Result) -> tuple[str, Table]:
-    """One row per matrix of the adapter: where its information comes from."""
+    """One row per kind of matrix: where its information comes from; above, how many tokens a sample has."""
     names = result["modalities"]
     title = f"whose tokens the matrices learn from, by Fisher information, {result['samples']} samples"
     shown = _table(["matrix", *names, "elements where non-text dominates"])
-    for matrix in dict.fromkeys(matrix for layer in result["layers"] for matrix in layer["matrices"]):
-        fisher = [layer["matrices"][matrix]["fisher"] for layer in result["layers"] if matrix in layer["matrices"]]
-        sums = [sum(each.get(modality, 0.0) for each in fisher) for modality in names]
+    shown.add_row("(tokens of a sample)", *(f"{result['tokens'][modality]:.1f}" for modality in names), "")
+    for matrix, shares in result["fisher_share"].items():
         share = result["dominance"].get(matrix)
-        shares = [f"{each / max(sum(sums), 1e-300):.0%}" for each in sums]
-        shown.add_row(matrix, *shares, "one modality's own" if share is None else f"{share:.1%}")
+        shown.add_row(
+            matrix,
+            *(f"{shares[modality]:.0%}" for modality in names),
+            "not shared" if share is None else f"{share:.1%}",
+        )
     return title, shown
 
 
