@@ -42,7 +42,7 @@ def dominance(result: Result) -> tuple[str, Table]:
     """One row per kind of matrix: where its information comes from; above, how many tokens a sample has."""
     names = result["modalities"]
     title = f"whose tokens the matrices learn from, by Fisher information, {result['samples']} samples"
-    shown = _table(["matrix", *names, "elements where non-text dominates"])
+    shown = _table(["matrix", *names, "non-text dominance"])
     shown.add_row("(tokens of a sample)", *(f"{result['tokens'][modality]:.1f}" for modality in names), "")
     for matrix, shares in result["fisher_share"].items():
         share = result["dominance"].get(matrix)
@@ -81,7 +81,7 @@ def _words(result: Result) -> list[str]:
 
 def subspaces(result: Result) -> tuple[str, Table]:
     """One row per pair of modalities: the mean cosine of their A's, beside that of random ones."""
-    title = "mean cosine of the principal angles; 1: both read the same inputs"
+    title = "mean cosine of the principal angles; 1: the same inputs (of B: outputs)"
     shown = _table(["pair", "mean", "least layer", "most", "random"])
     for key, matrix in (("layers", "A"), ("outputs", "B")):
         for pair in dict.fromkeys(tuple(each["pair"]) for each in result[key]):
