@@ -17,9 +17,12 @@ from moka_peft.training.plan.live import LiveBytes
 from moka_peft.training.plan.media import media_of, tokens_of
 from moka_peft.training.plan.step import Batch, count_activations, routing_of_rows
 from moka_peft.training.recipe import Adapter
+from moka_peft.tuner.config import RoutedConfig
 
 ROWS, FRAMES, SEGMENTS, SECONDS = 2, 3, 2, 2.0
 HALF = "bfloat16"
+METHODS = [("lora", False), ("lora", True), ("moka", False), ("moka", True), ("lora_moe", True), ("imod", False)]
+"""With and without gradient checkpointing."""
 
 
 def config() -> CompositeConfig:
@@ -68,7 +71,7 @@ def inputs(model, batch: Batch) -> dict:
         mask = torch.ones_like(ids)
         mask[-1, -1] = 0
         given["attention_mask"] = mask
-    if model.peft_config["default"].peft_type == "MOKA":
+    if isinstance(model.peft_config["default"], RoutedConfig):
         given["routing"] = routing_of_rows(batch, model.peft_config["default"].modalities)
     return given | {names[kind]: media for kind, media in batch.media.items()}
 
@@ -120,7 +123,7 @@ def live_bytes_of(model, given: dict) -> int:
     return left
 
 
-@pytest.fixture(scope="module", params=[(m, c) for m in ("lora", "moka") for c in (False, True)], ids=str)
+@pytest.fixture(scope="module", params=METHODS, ids=str)
 def pair(request):
     """A model on the meta device, the same on the CPU, and whether both compute layers again in the backward."""
     method, checkpointing = request.param

@@ -17,7 +17,9 @@ from moka_peft.composite.published import published_config, published_names
 from moka_peft.composite.text_models import text_config_of
 from moka_peft.routing import RoutingSpec
 from moka_peft.routing.placeholders import media_token_ids, placeholders_by_modality
+from moka_peft.training.methods import CONFIGS
 from moka_peft.training.model import add_adapter
+from moka_peft.tuner import MokaConfig
 
 SPARE_ROWS = ("qwen2",)
 """Language models whose embeddings have rows that no token uses: placeholders take some of them."""
@@ -70,7 +72,8 @@ def adapted(base: Any, adapter: Mapping[str, Any], train: Sequence[str]) -> Peft
     On the meta device in plain torch, which keeps what a GPU's kernels keep: of dropout, no mask.
     """
     settings = dict(adapter)
-    if base.device.type == "meta" and settings["method"] == "moka":
+    has_kernels = issubclass(CONFIGS.get(settings["method"], object), MokaConfig)
+    if base.device.type == "meta" and has_kernels:
         settings |= {"impl": "eager", "lora_dropout": 0.0}
     with torch.device(base.device):
         return add_adapter(base, None, **settings, train=train, routing=routing_of(base.config))
