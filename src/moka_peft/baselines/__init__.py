@@ -36,4 +36,14 @@ for _config, _model in RIVALS.values():
     PEFT_TYPE_TO_TUNER_MAPPING[_config.kind] = _model
     PEFT_TYPE_TO_PREFIX_MAPPING[_config.kind] = _model.prefix
 
-__all__ = ["RIVALS"]
+__all__ = [
+    "RIVALS",
+    "HydraLoraConfig",
+    "ImodConfig",
+    "LoraMoeConfig",
+    "MokaSharedAConfig",
+    "MultipleLoraConfig",
+    "UniMmLoraConfig",
+    "UniMmLoraGateConfig",
+    "UniModalLoraConfig",
+]
