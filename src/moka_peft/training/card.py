@@ -48,6 +48,21 @@ All settings are in `recipe.yaml`, all numbers in `metrics.json`.
 {results}
 """
 
+NAMES = {
+    "moka": "MokA",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "multiple_lora": "Multiple LoRA",
+    "lora_moe": "LoRAMoE",
+    "hydra_lora": "HydraLoRA",
+    "uni_modal_lora": "Uni-modal LoRA",
+    "uni_mm_lora": "Uni + MM LoRA",
+    "uni_mm_lora_gate": "Uni + MM LoRA + Gate",
+    "imod": "IMoD",
+    "moka_shared_a": "MokA with one A",
+}
+"""Name of a method in a recipe -> in a text."""
+
 BY_HAND = """\
 or, with the base opened by hand:
 
@@ -84,8 +99,7 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
 
 
 def _kind(method: str) -> str:
-    names = {"moka": "MokA adapter", "lora": "LoRA adapter", "none": "Parts, trained in full,"}
-    return names.get(method, f"Adapter ({method})")
+    return "Parts, trained in full," if method == "none" else f"{NAMES[method]} adapter"
 
 
 def _data(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
