@@ -102,7 +102,7 @@ def one_linear(spec, method):
     """one_linear(dtype) -> a single adapted Linear, without the loss that some methods have of their own."""
 
     def build(dtype=torch.float32, **settings):
-        quiet = {"balance_weight": 0.0, "decoupling_weight": 0.0, "alignment_weight": 0.0}
+        quiet = {"balance_weight": 0.0, "decoupling_weight": 0.0, "alignment_weight": 0.0, "shared_growth": 0.0}
         return adapt(OneLinear().to(dtype), method, spec, target_modules=["q_proj"], **quiet, **settings).train()
 
     return build
@@ -146,6 +146,19 @@ def test_autocast(one_linear, ids):
         found = outcome(model, ids)
     assert {value.dtype for name, value in found.items() if name != "output"} == {torch.float32}
     check_near_float64(found, outcome(model.double(), ids), torch.bfloat16)
+
+
+@pytest.mark.parametrize("ours", ["lora_moe", "imod"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_loss_of_the_methods_own_is_told_in_half_precision(tiny_lm, spec, ours, ids, autocast):
+    base = tiny_lm() if autocast else tiny_lm().to(torch.bfloat16)
+    model = adapt(base, ours, spec, balance_weight=50.0, decoupling_weight=50.0).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = gradients(model, ids)
+    exact = gradients(model.double(), ids)
+    for name, gradient in found.items():
+        if "router" in name or ours == "imod" and "_A" in name:
+            assert error(gradient, exact[name]) < 0.2, name
 
 
 def test_single_precision_is_near_double(one_linear, ids):
