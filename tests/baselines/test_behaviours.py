@@ -179,6 +179,49 @@ def test_merging_for_good(adapted, ids, method):
     assert torch.equal(logits_of(model, ids), expected)
 
 
+def test_what_no_weight_can_hold_is_not_told_as_one(adapted, method):
+    layer = adapted_layers(adapted())[0]
+    if method in (*ONE_WEIGHT, *TEXT_PATH):
+        assert layer.get_delta_weight("default").shape == layer.base_layer.weight.shape
+    else:
+        with pytest.raises(ValueError, match="depends on the token, which no single weight can hold"):
+            layer.get_delta_weight("default")
+
+
+@pytest.mark.parametrize("ours", [method for method in (*ONE_WEIGHT, *TEXT_PATH) if method in OURS])
+def test_one_of_two_merges(tiny_lm, spec, ours, ids):
+    """The other goes on beside it, where PEFT's LoRA forgets it."""
+    model = adapt(tiny_lm(), ours, spec)
+    model.add_adapter("other", config_of(ours, spec, r=2))
+    randomise(model)
+    model.base_model.set_adapter(["default", "other"])
+    both = logits_of(model, ids)
+    model.merge_adapter(["other"])
+    assert {tuple(layer.merged_adapters) for layer in adapted_layers(model)} == {("other",)}
+    near(logits_of(model, ids), both)
+    model.unmerge_adapter()
+    near(logits_of(model, ids), both)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({"layers_to_transform": [1]}, 3), ({"exclude_modules": ["v_proj"]}, 4), ({"target_modules": "all-linear"}, 14)],
+)
+def test_modules_can_be_chosen(adapted, settings, count):
+    assert len(adapted_layers(adapted(**settings))) == count
+
+
+def test_gaussian_initialisation(tiny_lm, spec, method):
+    """As in LoRA: A of deviation 1 / r, B zero."""
+    torch.manual_seed(0)
+    model = get_peft_model(tiny_lm(), config_of(method, spec, r=16, init_lora_weights="gaussian"))
+    for name, weight in adapter_weights(model):
+        if "_A" in name:
+            assert abs(weight.std().item() * 16 - 1) < 0.2, name
+        elif "_B" in name:
+            assert not weight.any(), name
+
+
 def test_unload_gives_the_base_back(adapted, tiny_lm, ids):
     base = adapted().unload()
     assert torch.equal(logits_of(base, ids), logits_of(tiny_lm(), ids))

@@ -63,6 +63,10 @@ class RivalLinear(MokaLinear):
     def is_one_weight(self, adapter: str) -> bool:
         return False
 
+    def text_update(self, adapter: str) -> Tensor:
+        """s B A [O, I] where `is_one_weight`. Raises ValueError elsewhere: no weight holds what text alone gets."""
+        raise ValueError(RivalModel.no_one_weight)
+
     def product(self, adapter: str, A: str, B: str) -> Tensor:
         """s B A [O, I] of two of the adapter's matrices, in float32 at least."""
         a, b = self._weight(A, adapter).detach(), self._weight(B, adapter).detach()
