@@ -28,8 +28,10 @@ def method(request):
 
 
 @pytest.fixture
-def train(tmp_path: Path):
-    """train(method, ...) -> the folder of a run of the quickstart recipe on a few samples."""
+def train(tmp_path: Path, monkeypatch):
+    """train(method, ...) -> the folder of a run of the quickstart recipe on a few samples, without its plots."""
+    for plot in ("draw_loss", "draw_scores", "draw_learning_rate"):
+        monkeypatch.setattr(f"moka_peft.training.run.{plot}", lambda *_: None)
 
     def run(method: str, *settings: str) -> Path:
         chosen = ["training.steps=3", *SMALL, *settings, f"adapter.method={method}", f"output_dir={tmp_path / 'run'}"]
