@@ -57,9 +57,9 @@ NAMES = {
     "hydra_lora": "HydraLoRA",
     "uni_modal_lora": "Uni-modal LoRA",
     "uni_mm_lora": "Uni + MM LoRA",
-    "uni_mm_lora_gate": "Uni + MM LoRA + Gate",
+    "uni_mm_lora_gate": "Uni + MM LoRA, gate",
     "imod": "IMoD",
-    "moka_shared_a": "MokA with one A",
+    "moka_shared_a": "MokA, one A",
 }
 """Name of a method in a recipe -> in a text."""
 
