@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from moka_peft.data import MediaOptions
+from moka_peft.training.methods import TITLES
 from moka_peft.training.metrics import value_of
 from moka_peft.tuner.card import MARK
 
@@ -48,21 +49,6 @@ All settings are in `recipe.yaml`, all numbers in `metrics.json`.
 {results}
 """
 
-NAMES = {
-    "moka": "MokA",
-    "lora": "LoRA",
-    "dora": "DoRA",
-    "multiple_lora": "Multiple LoRA",
-    "lora_moe": "LoRAMoE",
-    "hydra_lora": "HydraLoRA",
-    "uni_modal_lora": "Uni-modal LoRA",
-    "uni_mm_lora": "Uni + MM LoRA",
-    "uni_mm_lora_gate": "Uni + MM LoRA, gate",
-    "imod": "IMoD",
-    "moka_shared_a": "MokA, one A",
-}
-"""Name of a method in a recipe -> in a text."""
-
 BY_HAND = """\
 or, with the base opened by hand:
 
@@ -99,7 +85,7 @@ def write_run_card(folder: Path, recipe: Mapping[str, Any], metrics: Mapping[str
 
 
 def _kind(method: str) -> str:
-    return "Parts, trained in full," if method == "none" else f"{NAMES[method]} adapter"
+    return "Parts, trained in full," if method == "none" else f"{TITLES[method]} adapter"
 
 
 def _data(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -19,6 +19,21 @@ CONFIGS: dict[str, Any] = {
 }
 """Name of a method -> its PeftConfig. `none`, parts alone, has none."""
 
+TITLES = {
+    "moka": "MokA",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "multiple_lora": "Multiple LoRA",
+    "lora_moe": "LoRAMoE",
+    "hydra_lora": "HydraLoRA",
+    "uni_modal_lora": "Uni-modal LoRA",
+    "uni_mm_lora": "Uni + MM LoRA",
+    "uni_mm_lora_gate": "Uni + MM LoRA, gate",
+    "imod": "IMoD",
+    "moka_shared_a": "MokA, one A",
+}
+"""Name of a method -> what texts and tables call it."""
+
 
 def known_settings(method: str) -> set[str]:
     """The keywords that the config of a method takes."""

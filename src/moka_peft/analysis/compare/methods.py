@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from moka_peft.training.methods import TITLES
+
 
 class Variant(NamedTuple):
     """A method in one form: what tables call it, and its keys of the section `adapter`."""
@@ -11,20 +13,11 @@ class Variant(NamedTuple):
 
 
 VARIANTS: dict[str, Variant] = {
-    "lora": Variant("LoRA", {"method": "lora"}),
-    "dora": Variant("DoRA", {"method": "dora"}),
-    "multiple_lora": Variant("Multiple LoRA", {"method": "multiple_lora"}),
-    "lora_moe": Variant("LoRAMoE", {"method": "lora_moe"}),
-    "hydra_lora": Variant("HydraLoRA", {"method": "hydra_lora"}),
-    "uni_modal_lora": Variant("Uni-modal LoRA", {"method": "uni_modal_lora"}),
-    "uni_mm_lora": Variant("Uni + MM LoRA", {"method": "uni_mm_lora"}),
-    "uni_mm_lora_gate": Variant("Uni + MM LoRA, gate", {"method": "uni_mm_lora_gate"}),
-    "imod": Variant("IMoD", {"method": "imod"}),
-    "moka": Variant("MokA", {"method": "moka", "interaction": "cross_attention"}),
+    **{method: Variant(title, {"method": method}) for method, title in TITLES.items()},
+    "moka": Variant(TITLES["moka"], {"method": "moka", "interaction": "cross_attention"}),
     "moka_text_query": Variant("MokA, text queries", {"method": "moka", "interaction": "text_query"}),
     "moka_mean": Variant("MokA, mean", {"method": "moka", "interaction": "mean"}),
     "moka_no_interaction": Variant("MokA, no interaction", {"method": "moka", "interaction": "none"}),
-    "moka_shared_a": Variant("MokA, one A", {"method": "moka_shared_a"}),
     "none": Variant("no adapter", {"method": "none"}),
 }
 """Name of a variant -> what it is; the methods of a recipe under their own names, and forms of MokA."""
