@@ -29,16 +29,8 @@ BOTH = ["--methods", "lora,moka", "--equal", "rank", "--seeds", "5"]
 PARTS: dict[str, list[str]] = {
     "equal_rank": [MAIN, "--methods", EVERY_METHOD, "--equal", "rank", "--seeds", "5,lora=10,moka=10"],
     "equal_parameters": [MAIN, "--equal", "parameters", "--parameters-of", "moka:6", "--seeds", "5,lora=10,moka=10"],
-    "rank": [MAIN, "--methods", "lora,moka", "--seeds", "5", "--vary", "adapter.r=2,4,8,16,32"],
-    "cross_scale": [
-        MAIN,
-        "--methods",
-        "lora,moka",
-        "--seeds",
-        "5",
-        "--vary",
-        "adapter.cross_scale=0.0,0.25,0.5,1.0,2.0",
-    ],
+    "rank": [MAIN, "--methods", "lora,moka", "--seeds", "5", "--vary", "adapter.r=2,4,8,32"],
+    "cross_scale": [MAIN, "--methods", "lora,moka", "--seeds", "5", "--vary", "adapter.cross_scale=0.0,0.5,1.0,2.0"],
     "visual": ["recipes/compare/visual.yaml", *BOTH],
     "audio": ["recipes/compare/audio.yaml", *BOTH],
     "reference": ["recipes/compare/av_reference.yaml", *BOTH],
