@@ -24,7 +24,7 @@ class Frame:
     @property
     def is_narrow(self) -> bool:
         """Whether names and values leave too little room for the marks between them."""
-        return LETTER * (max(map(len, self.names)) + max(map(len, self.values))) > 0.6 * self.width
+        return LETTER * (max(map(len, self.names)) + max(map(len, self.values))) > 0.5 * self.width
 
     @property
     def row_height(self) -> float:
