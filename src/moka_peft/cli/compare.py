@@ -1,5 +1,6 @@
 """`moka compare`: methods x seeds on one recipe, under equal conditions, with tables and a report."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ def run(
         notes.append(f"{missing} of {len(grid.cells)} runs are not finished; the tables hold the others.")
         console.print(notes[-1], soft_wrap=True)
     title = name or recipe.stem
-    facts = {"recipe": str(recipe), "changed": settings or [], "seeds": dict(wanted.seeds), **plan.settings()}
+    facts = {"command": shlex.join(["moka", *sys.argv[1:]]), "recipe": str(recipe), "seeds": dict(wanted.seeds)}
+    facts |= {"changed": settings or [], **plan.settings()}
     _report(tables, out / "reports" / title, console, title=title, notes=notes, settings=facts)
     _check(failures, len(grid.cells))
 
