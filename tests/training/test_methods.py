@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 
 from moka_peft.cli import call
 from moka_peft.training import load_adapted, load_recipe
-from moka_peft.training.card import NAMES
-from moka_peft.training.methods import CONFIGS, PEFTS_OWN
+from moka_peft.training.methods import CONFIGS, PEFTS_OWN, TITLES
 from moka_peft.tuner.config import RoutedConfig
 
 QUICKSTART = str(Path(__file__).parents[2] / "recipes" / "quickstart.yaml")
@@ -55,7 +54,7 @@ def test_from_a_recipe_to_an_answer(method: str, train, image: Path, capsys):
     check_adapter(out, method)
 
     card = (out / "README.md").read_text()
-    assert f"{NAMES[method]} adapter for `tiny-avt`" in card and f"\n- {method}\n" in card
+    assert f"{TITLES[method]} adapter for `tiny-avt`" in card and f"\n- {method}\n" in card
     assert load_recipe(out / "recipe.yaml").adapter.method == method
 
     capsys.readouterr()
