@@ -60,7 +60,8 @@ def _names(shown: Sequence[Line], names: Sequence[str], across: Scale, up: Scale
     points = [(across(one.parameters), up(one.score.mean)) for one in shown]
     marks = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     bars = [Box(x - 2, up(_ends(one)[1]), x + 2, up(_ends(one)[0])) for (x, _), one in zip(points, shown, strict=True)]
-    places = place_names(points, names, Box(LEFT, TOP, width, TOP + PLOT), [*marks, *bars])
+    room = Box(LEFT, TOP, width - 12, TOP + PLOT)  # fonts differ in how wide they are
+    places = place_names(points, names, room, [*marks, *bars])
     return tag("g", *(text(x, y, name, anchor=anchor) for (x, y, anchor), name in zip(places, names, strict=True)))
 
 
