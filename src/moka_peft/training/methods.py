@@ -20,7 +20,6 @@ CONFIGS: dict[str, Any] = {
 """Name of a method -> its PeftConfig. `none`, parts alone, has none."""
 
 TITLES = {
-    "moka": "MokA",
     "lora": "LoRA",
     "dora": "DoRA",
     "multiple_lora": "Multiple LoRA",
@@ -30,6 +29,7 @@ TITLES = {
     "uni_mm_lora": "Uni + MM LoRA",
     "uni_mm_lora_gate": "Uni + MM LoRA, gate",
     "imod": "IMoD",
+    "moka": "MokA",
     "moka_shared_a": "MokA, one A",
 }
 """Name of a method -> what texts and tables call it."""
