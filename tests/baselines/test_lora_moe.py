@@ -109,6 +109,17 @@ def test_least_balance_loss_leaves_an_expert_to_its_modality():
     assert balance_loss(torch.full((1, 3, 3), 1 / 3), modality, 3, 0.2) > 0.01
 
 
+def test_balance_loss_is_as_exact_under_autocast():
+    gates = (torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(3)) / 50).softmax(-1).requires_grad_()
+    modality = torch.arange(80).view(2, 40) % 3
+    found = []
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = balance_loss(gates, modality, 3, 0.0)
+        found.append((loss, *torch.autograd.grad(loss, gates)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-9)
+
+
 def test_no_balance_loss_in_evaluation(routing, x):
     balanced, plain = adapted(balance_weight=5.0), adapted(balance_weight=0.0)
     expected = gradients(plain.train(), routing, x)

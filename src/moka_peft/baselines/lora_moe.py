@@ -12,6 +12,7 @@ from torch import Tensor
 from moka_peft.baselines.auxiliary import with_loss
 from moka_peft.baselines.experts import compressed, expanded, softmax_gates
 from moka_peft.baselines.rival import RivalConfig, RivalLinear, RivalModel, RivalPeftType
+from moka_peft.ops.update import without_autocast
 from moka_peft.routing import Routing
 from moka_peft.tuner.config import accept_lora_keywords
 
@@ -58,7 +59,8 @@ def balance_loss(gates: Tensor, modality: Tensor, num_modalities: int, contrast:
     modalities = torch.arange(num_modalities, device=gates.device)
     is_of = (modality.unsqueeze(-1) == modalities).to(gates.dtype)  # [B, S, M], all 0 at padding
     count = is_of.sum((0, 1)).unsqueeze(-1)  # [M, 1]
-    importance = torch.einsum("bsm,bsn->mn", is_of, gates) / count.clamp(min=1)
+    with without_autocast(gates):  # equal shares differ by what bfloat16 rounds away
+        importance = torch.einsum("bsm,bsn->mn", is_of, gates) / count.clamp(min=1)
     types = torch.arange(gates.shape[-1], device=gates.device) % num_modalities
     is_own = (types == modalities.unsqueeze(-1)).to(gates.dtype)
     Z = importance * (1 + contrast - 2 * contrast * is_own)
