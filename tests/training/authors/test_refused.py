@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from moka_peft import MokaConfig
+from moka_peft.baselines.moka_shared_a import MokaSharedAConfig
 from moka_peft.training.authors import export_adapter, import_adapter
 
 from .conftest import STEM
@@ -260,6 +261,9 @@ def test_other_weights_are_not_exported(tiny_lm, tmp_path):
     get_peft_model(tiny_lm(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "lora")
     with pytest.raises(ValueError, match="LORA adapter: expected MOKA"):
         export_adapter(tmp_path / "lora", tmp_path / "theirs")
+    get_peft_model(tiny_lm(), MokaSharedAConfig(**AVT)).save_pretrained(tmp_path / "one A")
+    with pytest.raises(ValueError, match="SHARED_A adapter: expected MOKA"):
+        export_adapter(tmp_path / "one A", tmp_path / "theirs")
     with pytest.raises(FileNotFoundError, match=r"has no adapter_config\.json"):
         export_adapter(tmp_path, tmp_path / "theirs")
 
