@@ -1,5 +1,6 @@
 """Prepared samples: the batches of the plain collator bit for bit, from a folder that is whole, fresh and shared."""
 
+import json
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from moka_peft.composite import tiny_avt_processor
 from moka_peft.data import AvDigits, Collator, MediaOptions, SpokenDigits, prepared
@@ -91,8 +93,28 @@ def test_whatever_decides_the_batches_has_a_folder_of_its_own(
     processor = tiny_avt_processor()
     processor.image_processor.image_mean = [0.4] * 3
     assert folders(AvDigits("train", 2), Collator(processor)) == 10
+    processor = tiny_avt_processor()
+    exchange_two_words(processor.tokenizer)
+    assert folders(AvDigits("train", 2), Collator(processor)) == 11
     monkeypatch.setattr(prepared, "_code", lambda: "another version of this package")
-    assert folders(AvDigits("train", 2)) == 11
+    assert folders(AvDigits("train", 2)) == 12
+
+
+def exchange_two_words(tokenizer: Any) -> None:
+    """Makes it the tokenizer of another model: the vocabulary is as large, and two ids mean something else."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    words = state["model"]["vocab"]
+    words[-1], words[-2] = words[-2], words[-1]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+
+
+def test_what_a_tokenizer_did_last_does_not_matter(tmp_path: Path):
+    """A fast one keeps the padding and truncation of its last call."""
+    collator = Collator(tiny_avt_processor())
+    prepare(AvDigits("train", 2), collator, tmp_path, prompts=False)
+    collator.processor.tokenizer(["a", "an and"], padding="max_length", max_length=9, truncation=True)
+    prepare(AvDigits("train", 2), collator, tmp_path, prompts=False)
+    assert sum(path.is_dir() for path in tmp_path.iterdir()) == 1
 
 
 def test_recordings_that_changed_are_read_again(collator: Collator, tmp_path: Path):

@@ -72,13 +72,22 @@ def read_index(
 
 def fingerprints_of(samples: Sequence[Sample], processor: Any, media: MediaOptions) -> dict[str, str]:
     """What lengths depend on, by the word that an error has for it."""
-    template, tokens = str(getattr(processor, "chat_template", None)), len(processor.tokenizer)
+    template, tokens = str(getattr(processor, "chat_template", None)), _tokens_of(processor.tokenizer)
     settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
     return {
         "samples": _digest(str(len(samples)), *map(_origin, _origins(samples))),
-        "processor": _digest(type(processor).__name__, settings, template, str(tokens)),
+        "processor": _digest(type(processor).__name__, settings, template, tokens),
         "media options": _digest(repr(media)),
     }
+
+
+def _tokens_of(tokenizer: Any) -> str:
+    """All that decides which tokens a text becomes: vocabularies of one size may differ. Without the padding and
+    truncation of the last call, which a fast tokenizer keeps."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr((sorted(tokenizer.get_vocab().items()), tokenizer))
+    return json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None})
 
 
 def _origins(samples: Sequence[Sample]) -> Sequence[Path | str]:
