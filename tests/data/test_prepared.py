@@ -108,6 +108,11 @@ def exchange_two_words(tokenizer: Any) -> None:
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
 
 
+def test_speech_needs_no_images_library(collator: Collator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prepared, "LIBRARIES", (*prepared.LIBRARIES, "a-library-that-nobody-has"))
+    assert len(prepare(SpokenDigits("st", size=2), collator, tmp_path, prompts=False)) == 2
+
+
 def test_what_a_tokenizer_did_last_does_not_matter(tmp_path: Path):
     """A fast one keeps the padding and truncation of its last call."""
     collator = Collator(tiny_avt_processor())

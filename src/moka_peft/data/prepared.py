@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,9 +103,17 @@ def _check(samples: Sequence[Sample], collator: Collator) -> None:
 def _key(samples: Sequence[Sample], collator: Collator, kinds: Sequence[Kind]) -> str:
     """A digest of all that decides the rows: samples, processor, media options, code and libraries."""
     known = fingerprints_of(samples, collator.processor, collator.media)
-    libraries = {name: version(name) for name in LIBRARIES}
+    libraries = {name: _version(name) for name in LIBRARIES}
     settings = [sorted(known.items()), kinds, collator.max_length, libraries, _code()]
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
+
+
+def _version(name: str) -> str | None:
+    """A library's version; None where it is not installed, as scikit-learn may be for speech alone."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 @cache
