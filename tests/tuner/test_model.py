@@ -102,6 +102,17 @@ def test_several_adapters(adapted, spec, ids):
     assert torch.equal(model(ids).logits, first)
 
 
+def test_an_adapter_added_to_another_is_loaded_alone(adapted, tiny_lm, spec, tmp_path):
+    """Left to itself it takes all projections, and none of the first one's matrices."""
+    model = adapted()
+    model.add_adapter("other", MokaConfig(modalities=("text", "visual", "audio"), routing=spec))
+    model.save_pretrained(tmp_path)
+    alone = PeftModel.from_pretrained(tiny_lm(), tmp_path / "other")
+    assert adapted_names(alone) == adapted_names(model)
+    every = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj"
+    assert alone.peft_config["default"].target_modules == set(every.split())
+
+
 def test_explicit_routing_needs_names_where_adapters_differ(adapted, spec, ids):
     model = adapted()
     model.add_adapter("other", MokaConfig(modalities=("text", "audio", "visual"), routing=spec))

@@ -32,7 +32,7 @@ def find_adaptable(model: nn.Module, config: Any) -> set[str]:
             "get_decoder() to return a module with a list of layers. Pass target_modules as a pattern that matches "
             "the full names of the decoder's projections, such as r'decoder\\.layers\\..*\\.(q|v)_proj'."
         )
-    linears = {name for name, module in model.named_modules() if _is_linear(module) and "base_layer" not in name}
+    linears = {name for name, module in model.named_modules() if _is_linear(module) and not _is_in_adapter(name)}
     inside = {name for name in linears if any(name.startswith(region) for region in regions)}
     _check_entries(config.target_modules, linears, inside)
     if config.target_modules is None:
@@ -72,6 +72,11 @@ def placeholder_modalities(config: Any) -> tuple[str, ...]:
 def _is_linear(module: nn.Module) -> bool:
     base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     return isinstance(base, nn.Linear)
+
+
+def _is_in_adapter(name: str) -> bool:
+    """Whether a module lies inside an adapted layer: its base, or a matrix of an adapter that is there already."""
+    return any(part == "base_layer" or part.startswith("moka_") for part in name.split("."))
 
 
 def _decoder_regions(model: Any) -> list[str]:
