@@ -10,7 +10,7 @@ from PIL import Image
 
 from moka_peft.data import MediaOptions
 from moka_peft.training import RecipeError, load_recipe, open_collator, open_source, train
-from moka_peft.training.recipe_data import Media
+from moka_peft.training.recipe_data import Media, data_conflicts
 
 VALID = "model: {name: tiny-avt}\noutput_dir: runs/x\ntraining: {steps: 10}\n"
 ANSWER = {"role": "assistant", "content": "one"}
@@ -132,3 +132,9 @@ def test_a_run_without_a_readable_held_out_sample_is_refused(write_yaml: Callabl
 )
 def test_problems_of_the_cache_and_of_harder_settings(tmp_path: Path, data: str, problem: str):
     assert problem in problems(tmp_path, data)
+
+
+def test_packed_rows_are_refused_with_a_cache():
+    raw = {"data": {"train": {"name": "av_digits"}, "cache": "c"}, "training": {"packing": True}}
+    assert data_conflicts(raw) == [(("data", "cache"), "cannot hold packed rows. Remove it, or `training.packing`.")]
+    assert data_conflicts(raw | {"training": {"packing": False}}) == []

@@ -131,7 +131,7 @@ def data_conflicts(raw: dict[str, Any]) -> list[Problem]:
             found.append((("data", *key, "index"), "has no meaning in a list: an index holds all. Set `data.index`."))
     if data.get("index") is not None and section(data, "train").get("index") is not None:
         found.append((("data", "index"), "is set beside `data.train.index`. Keep one of them."))
-    found += _cache_conflicts(data, [source for _, source in sources])
+    found += _cache_conflicts(data, [source for _, source in sources], section(raw, "training").get("packing") is True)
     with_sound = [source["name"] for _, source in sources if source.get("name") in ("music_avqa", "ave")]
     if with_sound and section(data, "media").get("video_sound") is True:
         text = f"adds a second recording to the videos of `{with_sound[0]}`, which have theirs. Remove it."
@@ -139,8 +139,8 @@ def data_conflicts(raw: dict[str, Any]) -> list[Problem]:
     return found
 
 
-def _cache_conflicts(data: dict[str, Any], sources: list[dict[str, Any]]) -> list[Problem]:
-    """What the data cannot have together with a cache."""
+def _cache_conflicts(data: dict[str, Any], sources: list[dict[str, Any]], packing: bool) -> list[Problem]:
+    """What the data and their rows cannot have together with a cache."""
     if data.get("cache") is None:
         return []
     found: list[Problem] = []
@@ -150,6 +150,8 @@ def _cache_conflicts(data: dict[str, Any], sources: list[dict[str, Any]]) -> lis
         found.append((("data", "cache"), f"is for generated samples: expected {known}, got {named}. Remove it."))
     if data.get("on_bad_sample") == "skip":
         found.append((("data", "cache"), "has no meaning with `on_bad_sample: skip`. Remove one of them."))
+    if packing:
+        found.append((("data", "cache"), "cannot hold packed rows. Remove it, or `training.packing`."))
     return found
 
 
