@@ -159,6 +159,7 @@ def test_more_shortcuts_keep_those_there_were():
         ),
         ({"shortcuts": 1.5}, "`shortcuts` is no share: expected 0 to 1, got 1.5"),
         ({"misleading": -1}, "`misleading` is no share: expected 0 to 1, got -1"),
+        ({"misleading": 0.5}, "`misleading` is 0.5, but no text states an answer: expected `shortcuts` > 0"),
         ({"kinds": ["colour"]}, "`kinds` is wrong: expected some of note_count"),
         ({"kinds": ["note_count"]}, "`kinds` has none of the group Visual: expected at least one"),
         ({"kinds": ["note_count"], "groups": ["Visual"]}, "`kinds` are of other groups: expected kinds of Visual, got"),

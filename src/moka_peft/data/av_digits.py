@@ -70,6 +70,10 @@ class AvDigits(IndexedSamples):
         for name, share in (("shortcuts", shortcuts), ("misleading", misleading)):
             if not 0 <= share <= 1:
                 raise ValueError(f"`{name}` is no share: expected 0 to 1, got {share}. Correct it.")
+        if misleading and not shortcuts:
+            raise ValueError(
+                f"`misleading` is {misleading}, but no text states an answer: expected `shortcuts` > 0. Set it."
+            )
         self.split, self.size, self.seed, self.groups = split, size, seed, tuple(groups)
         self.kinds = kinds_by_group(self.groups, kinds)
         self.images, self.sounds, self.media = images, sounds, media
