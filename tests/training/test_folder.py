@@ -66,6 +66,15 @@ def test_resuming_another_recipe_is_refused(finished: Path, write_yaml):
         train(load_recipe(write_yaml(), ["resume=true", "adapter.r=3", "seed=1"]))
 
 
+def test_a_recipe_of_before_a_key_was_there_is_the_same_run(finished: Path, write_yaml):
+    written = (finished / "recipe.yaml").read_text()
+    assert "  before: true\n" in written
+    (finished / "recipe.yaml").write_text(written.replace("  before: true\n", ""))
+    assert train(load_recipe(write_yaml(), ["resume=true"])) == {"steps": 6}
+    with pytest.raises(ValueError, match=r"it differs \(evaluation.before: True -> False\)"):
+        train(load_recipe(write_yaml(), ["resume=true", "evaluation.before=false"]))
+
+
 def test_files_of_something_else_stay(tmp_path: Path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="holds files of something else .thesis.tex, 1 in all"):

@@ -24,6 +24,8 @@ WITHOUT_EFFECT = {
     "training.report_to",
     "data.cache",
 }  # on the result: a resumed run may change them
+ALWAYS_SO = {"evaluation.before": True}
+"""What held for runs whose recipes were written before these keys were there."""
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
@@ -117,7 +119,7 @@ def _clear(folder: Path) -> None:
 
 
 def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
-    earlier = flatten(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
+    earlier = ALWAYS_SO | flatten(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
     now = flatten(settings)
     keys = (earlier.keys() | now.keys()) - WITHOUT_EFFECT
     changed = sorted(key for key in keys if earlier.get(key) != now.get(key))

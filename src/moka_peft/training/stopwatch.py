@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 
@@ -18,6 +18,13 @@ class Stopwatch(TrainerCallback, ExportableState):
     @property
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.started
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Makes its place in the state of a checkpoint that was written without it: the Trainer looks there."""
+        callbacks: Any = state.stateful_callbacks
+        callbacks.setdefault(type(self).__name__, self.state())
 
     def state(self) -> dict[str, Any]:
         """What the Trainer writes into a checkpoint."""
