@@ -19,6 +19,14 @@ def test_one_baseline_that_the_axis_does_not_touch(make_runs):
     assert find_baseline(table, table.rows[1]) is table.rows[0]
 
 
+def test_a_baseline_at_another_value_of_the_axis_is_none(make_runs):
+    """Of LoRA only 100 steps are finished yet: MokA's 200 have nothing to be compared with."""
+    places = ("lora", "lora", 100), ("moka", "moka", 100), ("moka", "moka", 200)
+    table = Table("steps", "training.steps", "lora", rows(make_runs, *places))
+    assert [find_baseline(table, row) for row in table.rows] == [table.rows[0], table.rows[0], None]
+    assert summarise(table)[2].verdict == "no baseline"
+
+
 def test_label_comes_before_variant(make_runs):
     places = ("LoRA, r 8", "lora", None), ("LoRA, r 15", "lora", None), ("moka", "moka", None)
     table = Table("equal parameters", None, "LoRA, r 15", rows(make_runs, *places))

@@ -85,17 +85,17 @@ def summarise(table: Table) -> list[Line]:
 
 
 def find_baseline(table: Table, row: Row) -> Row | None:
-    """The row that `row` is compared with: the baseline at the same value of the axis, else the only one there is.
+    """The row that `row` is compared with: the baseline at the same value of the axis, or the one that has no value.
 
-    None where there is no such row; `row` itself where it is a baseline.
+    None where there is no such row or it is not finished; `row` itself where it is a baseline.
     """
     finished = [one for one in table.rows if one.results]
     found = [one for one in finished if one.label == table.baseline]
     found = found or [one for one in finished if one.variant == table.baseline]
-    same = [one for one in found if one.value == row.value]
-    if same and table.axis is not None:
-        return same[0]
-    return found[0] if len(found) == 1 or (found and table.axis is None) else None
+    if table.axis is not None:
+        same = [one for one in found if one.value == row.value]
+        found = same or [one for one in found if one.value is None]
+    return found[0] if found else None
 
 
 def _line(table: Table, row: Row) -> Line:
