@@ -67,6 +67,16 @@ def test_questions_are_paired_by_id(make_runs):
     assert bootstrap_interval(ours, theirs) == (0.0, 0.0)
 
 
+def test_questions_of_one_id_are_several(make_runs):
+    """As of data whose ids name pictures: each question counts, as it does in the score."""
+    runs = [make_runs(name, points=[points])[0] for name, points in (("moka", [1, 0, 1]), ("lora", [0, 0, 1]))]
+    for run in runs:
+        path = run.folder / "answers.jsonl"
+        path.write_text(path.read_text().replace('"q1"', '"q0"').replace('"q2"', '"q0"'))
+    ours, theirs = pair_answers([runs[0]], [runs[1]])
+    assert (ours.points.tolist(), theirs.points.tolist()) == ([[1, 0, 1]], [[0, 0, 1]])
+
+
 def test_other_questions_are_refused(make_runs):
     with pytest.raises(ValueError, match="cannot be paired: expected the same questions, got 2 and 3 with 2"):
         pair_answers([make_runs("moka", points=[[1, 0]])[0]], [make_runs("lora", points=[[1, 0, 1]])[0]])

@@ -24,7 +24,7 @@ class Answers:
 
 
 def pair_answers(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Answers, Answers]:
-    """The answers of two methods' runs, a row per seed, a column per question id of any of them.
+    """The answers of two methods' runs, a row per seed, a column per question of any of them.
 
     Raises ValueError where the two runs of a seed answered other questions.
     """
@@ -39,7 +39,7 @@ def pair_answers(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[Answ
     return _as_matrices(ours, questions), _as_matrices(theirs, questions)
 
 
-def _as_matrices(runs: Sequence[Result], questions: Sequence[str]) -> Answers:
+def _as_matrices(runs: Sequence[Result], questions: Sequence[tuple[str, int]]) -> Answers:
     values = np.array([[run.points.get(question, (0.0, 0.0)) for question in questions] for run in runs], float)
     return Answers(values[..., 0], values[..., 1])
 

@@ -1,6 +1,7 @@
 """What the runs of a comparison came to, read from their folders."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -40,11 +41,15 @@ class Result:
     folder: Path = Path()
 
     @cached_property
-    def points(self) -> dict[str, tuple[float, float]]:
-        """Question id -> what its answer scored, and what it weighs."""
-        lines = (self.folder / ANSWERS).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        return {row["id"]: (row["points"], row["weight"]) for row in rows}
+    def points(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """Question -> what its answer scored, and what it weighs; a question is its id and how many of that id came
+        before it: ids of data may repeat."""
+        found, seen = {}, Counter()
+        with (self.folder / ANSWERS).open(encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                found[row["id"], seen[row["id"]]] = (row["points"], row["weight"])
+                seen[row["id"]] += 1
+        return found
 
     def as_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "folder"}
