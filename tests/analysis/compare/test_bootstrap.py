@@ -77,6 +77,14 @@ def test_questions_of_one_id_are_several(make_runs):
     assert (ours.points.tolist(), theirs.points.tolist()) == ([[1, 0, 1]], [[0, 0, 1]])
 
 
+def test_answers_hold_any_character(make_runs):
+    """U+2028 and U+0085 end a line for `str.splitlines`, not in JSON lines."""
+    [run] = make_runs("moka", points=[[1, 0]]).values()
+    path = run.folder / "answers.jsonl"
+    path.write_text(path.read_text().replace('"q1"', '"q\u2028\x851"'))
+    assert list(run.points) == [("q0", 0), ("q\u2028\x851", 0)]
+
+
 def test_other_questions_are_refused(make_runs):
     with pytest.raises(ValueError, match="cannot be paired: expected the same questions, got 2 and 3 with 2"):
         pair_answers([make_runs("moka", points=[[1, 0]])[0]], [make_runs("lora", points=[[1, 0, 1]])[0]])
