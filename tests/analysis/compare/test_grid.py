@@ -114,6 +114,11 @@ def test_an_axis_that_no_method_knows_is_refused(plan):
         plan(methods=("lora", "dora"), vary={"adapter.cross_scale": [1, 2]})
 
 
+def test_a_rank_of_its_own_is_refused_along_ranks(plan):
+    with pytest.raises(RecipeError, match="`adapter.rank_pattern` fixes ranks, which `--vary adapter.r` must change"):
+        plan("adapter.rank_pattern={q_proj: 2}", vary={"adapter.r": [2, 8]})
+
+
 @pytest.mark.parametrize("setting, message", [
     ("push_to_hub=me/it", "`push_to_hub` has no meaning in a comparison"),
     ("adapter.rank_pattern={q_proj: 2}", "`adapter.rank_pattern` fixes ranks"),

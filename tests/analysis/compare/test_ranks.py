@@ -74,6 +74,19 @@ def test_the_scaling_stays_at_another_rank():
     assert changed["lora_alpha"] == 16.0
 
 
+def test_the_scaling_stays_to_the_last_digit():
+    """Else one run would have two identities, by the rank that its recipe was written with."""
+    for r in range(1, 33):
+        found = [with_rank({"r": r, "lora_alpha": 2.0 * r}, rank)["lora_alpha"] for rank in range(1, 65)]
+        assert found == [2.0 * rank for rank in range(1, 65)]
+
+
+def test_an_alpha_of_its_own_goes_with_the_rank():
+    assert with_rank({"r": 4, "lora_alpha": 8.0, "alpha_pattern": {"q_proj": 16.0}}, 6)["alpha_pattern"] == {
+        "q_proj": 24.0
+    }
+
+
 def recipes(recipe, variant, equal, **options):
     """The recipes of one method's runs."""
     wanted = Wanted((variant,), {variant: 1}, equal, baseline=variant, **options)

@@ -164,8 +164,10 @@ def _problems_of(recipe: Recipe, wanted: Wanted) -> list[str]:
         found.append("`data.eval` is missing: a comparison scores held-out questions. Add it to the recipe.")
     if recipe.push_to_hub:
         found.append("`push_to_hub` has no meaning in a comparison: its runs would replace each other. Remove it.")
-    if "parameters" in wanted.equal and recipe.adapter.rank_pattern:
+    if recipe.adapter.rank_pattern and "parameters" in wanted.equal:
         found.append("`adapter.rank_pattern` fixes ranks, which equal parameters must change. Use `--equal rank`.")
+    if recipe.adapter.rank_pattern and "adapter.r" in wanted.vary:
+        found.append("`adapter.rank_pattern` fixes ranks, which `--vary adapter.r` must change. Remove one of them.")
     return found
 
 

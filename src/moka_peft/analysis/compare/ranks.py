@@ -39,7 +39,13 @@ def nearest_rank(count: Callable[[int], int], budget: int) -> int:
 
 
 def with_rank(adapter: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """A section `adapter` at another rank, `lora_alpha` changed with it so that the scaling stays as it was."""
-    growth = rank / adapter["r"]
-    growth = growth**0.5 if adapter.get("use_rslora") else growth
-    return {**adapter, "r": rank, "lora_alpha": adapter["lora_alpha"] * growth}
+    """A section `adapter` at another rank, every alpha changed with it so that the scaling stays as it was."""
+
+    def changed(alpha: float) -> float:
+        if adapter.get("use_rslora"):
+            return alpha * (rank / adapter["r"]) ** 0.5
+        return alpha * rank / adapter["r"]  # in this order 14 at rank 7 is 58 at rank 29, not 58.00000000000001
+
+    alphas = {name: changed(alpha) for name, alpha in adapter.get("alpha_pattern", {}).items()}
+    own = {"alpha_pattern": alphas} if alphas else {}
+    return {**adapter, "r": rank, "lora_alpha": changed(adapter["lora_alpha"]), **own}
