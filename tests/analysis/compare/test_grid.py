@@ -96,10 +96,12 @@ def test_a_key_of_any_section_is_an_axis(plan):
 
 
 def test_all_that_is_wrong_comes_at_once(plan):
-    vary = {"adapter.r": [0], "training.learning_rate": [-1.0, 1e-3], "seed": [1, 2], "adapter.rnk": [3]}
+    vary = {"evaluation.metric": ["wer"], "seed": [1, 2], "adapter.rnk": [3]}
+    vary = {"adapter.r": [0], "training.learning_rate": [-1.0, 1e-3], **vary}
     with pytest.raises(RecipeError) as caught:
         plan("data.eval=null", vary=vary)
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "`--vary evaluation.metric` is no axis. Scores of two metrics do not compare. Choose one",
         "`--vary seed` is no axis. Use `--seeds`.",
         "`data.eval` is missing",
         "`--vary adapter.r=0`",
@@ -117,6 +119,16 @@ def test_an_axis_that_no_method_knows_is_refused(plan):
 def test_a_rank_of_its_own_is_refused_along_ranks(plan):
     with pytest.raises(RecipeError, match="`adapter.rank_pattern` fixes ranks, which `--vary adapter.r` must change"):
         plan("adapter.rank_pattern={q_proj: 2}", vary={"adapter.r": [2, 8]})
+
+
+@pytest.mark.parametrize("vary", [{"adapter.cross_scale": [1, 0.5, 1.0]}, {"adapter.r": [2, 2]}])
+def test_values_of_an_axis_that_are_one_run_are_refused(plan, vary):
+    [(key, values)] = vary.items()
+    with pytest.raises(RecipeError) as caught:
+        plan(methods=("moka",), equal=(), baseline="moka", vary=vary)
+    assert caught.value.problems == [
+        f"`--vary {key}`: {values[0]} and {values[-1]} are the same run. Expected values that change it."
+    ]
 
 
 @pytest.mark.parametrize("setting, message", [

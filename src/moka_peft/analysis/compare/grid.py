@@ -19,6 +19,7 @@ FIXED = {
     "seed": "Use `--seeds`.",
     "adapter": "Vary one of its keys.",
     "adapter.method": "Use `--methods`.",
+    "evaluation.metric": "Scores of two metrics do not compare. Choose one: `evaluation.metric=...`.",
     **dict.fromkeys(("output_dir", "resume", "overwrite", *sorted(WITHOUT_EFFECT)), "It does not change a result."),
 }
 """Keys that are no axis of a comparison, and what to do instead."""
@@ -86,7 +87,9 @@ class _Planner:
         rows, without = [], []
         for variant in self.wanted.methods:
             if _knows(variant, key):
-                rows += [self.axis_row(variant, key, value) for value in values]
+                own = [self.axis_row(variant, key, value) for value in values]
+                self.refuse_repeated(key, own)
+                rows += own
             elif variant == self.wanted.baseline:
                 rows.append(self.row(variant))
             else:
@@ -96,6 +99,16 @@ class _Planner:
         if without:
             self.notes.append(f"{key} means nothing to {', '.join(without)}: not in its table.")
         return PlannedTable(key, key, tuple(row for row in rows if row))
+
+    def refuse_repeated(self, key: str, rows: Sequence[PlannedRow | None]) -> None:
+        """Adds a problem where two values of an axis are the same runs: they would stand for a difference."""
+        values: dict[str, Any] = {}
+        for row in filter(None, rows):
+            if (digits := row.cells[0].identity) in values:
+                self.problems.append(
+                    f"`--vary {key}`: {values[digits]} and {row.value} are the same run. Expected values that change it."
+                )
+            values.setdefault(digits, row.value)
 
     def axis_row(self, variant: str, key: str, value: Any) -> PlannedRow | None:
         if key == "adapter.r" and isinstance(value, int) and value > 0:
