@@ -110,7 +110,7 @@ def _check_known(names: Sequence[str], option: str) -> None:
 
 def _seeds(given: Sequence[str], methods: Sequence[str]) -> dict[str, int]:
     """How many seeds each method has: ["5", "lora=10,moka=10"]; a number alone is for those that are not named."""
-    every, own = 5, {}
+    own: dict[str, int] = {}
     for text in ",".join(given).split(","):
         name, equals, number = text.rpartition("=")
         if not number.isdecimal() or int(number) < 1 or (equals and name not in methods):
@@ -118,8 +118,10 @@ def _seeds(given: Sequence[str], methods: Sequence[str]) -> dict[str, int]:
                 f"expected a number > 0, or METHOD=number of a method that is compared, got {text!r}.",
                 param_hint="--seeds",
             )
-        every, own = (every, own | {name: int(number)}) if equals else (int(number), own)
-    return {name: own.get(name, every) for name in methods}
+        if name in own:
+            raise typer.BadParameter(f"is given twice for {name or 'all'}. Keep one of them.", param_hint="--seeds")
+        own[name] = int(number)
+    return {name: own.get(name, own.get("", 5)) for name in methods}
 
 
 def _budget(text: str) -> tuple[str, int | None]:
@@ -141,6 +143,8 @@ def _axes(given: Sequence[str]) -> dict[str, list[Any]]:
     axes = {}
     for text in given:
         key, equals, values = text.partition("=")
+        if key in axes:
+            raise typer.BadParameter(f"is given twice for {key}. Put all values into one.", param_hint="--vary")
         try:
             axes[key] = yaml.load(f"[{values}]", Loader=RecipeLoader)
         except yaml.YAMLError:
