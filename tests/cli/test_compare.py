@@ -50,6 +50,7 @@ def test_runs_become_tables(recipe, tmp_path, capsys, reports):
     [([table], folder, told)] = reports
     assert [(row.label, list(row.results)) for row in table.rows] == [("LoRA", [0]), ("MokA", [0])]
     assert folder == tmp_path / "reports" / "first" and told["title"] == "first" and told["notes"] == []
+    assert told["settings"]["command"] == " ".join(["moka", *words, "--seeds", "1", "--name", "first"])
     assert told["settings"]["recipe"] == str(recipe) and told["settings"]["training"]["steps"] == 1
     json.dumps(told["settings"])
 

@@ -41,9 +41,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def call(arguments: Sequence[str], *, debug: bool = False) -> int:
-    """Runs one verb and gives the exit code; what it raises becomes one line on stderr."""
+    """Runs one verb and gives the exit code; what it raises becomes one line on stderr.
+
+    A verb finds the words of the command in its context, as `obj`.
+    """
     try:
-        return _app(arguments)(list(arguments) or ["--help"], prog_name="moka", standalone_mode=False) or 0
+        words = list(arguments) or ["--help"]
+        return _app(arguments)(words, prog_name="moka", standalone_mode=False, obj=tuple(words)) or 0
     except KeyboardInterrupt:
         print("moka: interrupted", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(
+    context: typer.Context,
     recipe: Annotated[Path, typer.Argument(help="YAML file; its method and seed are replaced")],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value over the recipe")] = None,
     methods: Annotated[str | None, typer.Option(help="such as lora,moka; none: the table of MokA's paper")] = None,
@@ -59,7 +60,7 @@ def run(
         notes.append(f"{missing} of {len(grid.cells)} runs are not finished; the tables hold the others.")
         console.print(notes[-1], soft_wrap=True)
     title = name or recipe.stem
-    facts = {"command": shlex.join(["moka", *sys.argv[1:]]), "recipe": str(recipe), "seeds": dict(wanted.seeds)}
+    facts = {"command": shlex.join(["moka", *context.obj]), "recipe": str(recipe), "seeds": dict(wanted.seeds)}
     facts |= {"changed": settings or [], **plan.settings()}
     _report(tables, out / "reports" / title, console, title=title, notes=notes, settings=facts)
     _check(failures, len(grid.cells))
