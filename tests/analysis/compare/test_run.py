@@ -1,6 +1,8 @@
 """The runs of a comparison: none is lost, none is done twice, and none stops the others."""
 
+import errno
 import json
+import os
 import runpy
 import signal
 from collections.abc import Callable
@@ -177,6 +179,15 @@ def test_a_second_comparison_in_the_same_folder_is_refused(processes, plan, tmp_
         done.set()
         holder.join()
     assert not list((tmp_path / CELLS).iterdir())
+
+
+def test_a_folder_that_cannot_be_locked_is_not_called_in_use(plan, tmp_path, monkeypatch):
+    def refuse(file, kind):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        run_grid(plan(), tmp_path, console=QUIET)
 
 
 def hold(lock: str, ready, done) -> None:

@@ -65,7 +65,7 @@ def _only_one(out: Path) -> Iterator[None]:
     with (out / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:  # other errors are of folders that cannot be locked
             file.seek(0)
             raise OSError(
                 f"`out` is in use: the comparison of process {file.read().strip()} runs in {out}. Wait for its end, "
