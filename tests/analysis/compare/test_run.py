@@ -146,6 +146,18 @@ def test_a_run_that_fails_is_told_and_stops_none(plan, tmp_path, monkeypatch):
     assert missing == 0 and list(table.rows[1].results) == [0] and table.rows[1].results[0].variant == "moka"
 
 
+def test_a_traceback_that_cannot_be_written_stops_none(plan, tmp_path, monkeypatch):
+    """As on a full disk."""
+
+    def fail(recipe, console):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cell_module, "train", fail)
+    (tmp_path / FAILURES).touch()
+    failures = run_grid(plan(), tmp_path, console=QUIET)
+    assert [os.strerror(errno.ENOSPC) in failure.error for failure in failures] == [True, True]
+
+
 def test_another_folder_that_is_not_this_run_is_refused(plan, whole, tmp_path):
     cell = plan(methods=("lora",)).cells[0]
     there = whole / CELLS / cell.name

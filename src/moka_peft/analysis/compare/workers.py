@@ -40,8 +40,9 @@ def attempt(job: Job) -> Result | Failure:
     try:
         result = run_cell(job.cell, job.folder)
     except Exception as error:
-        job.failures.mkdir(parents=True, exist_ok=True)
-        trace.write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(OSError):  # a full disk, which is what `error` then says
+            job.failures.mkdir(parents=True, exist_ok=True)
+            trace.write_text(traceback.format_exc(), encoding="utf-8")
         return Failure(job.cell, " ".join(f"{type(error).__name__}: {error} ({trace})".split()))
     trace.unlink(missing_ok=True)
     return result
