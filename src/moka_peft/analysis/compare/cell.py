@@ -35,8 +35,8 @@ def run_cell(cell: Cell, folder: Path) -> Result:
         _free_memory()
     cost = cost_of(recipe, folder.parent.parent / COSTS / f"{cell.kind}.json")
     result = _result(cell, folder, metrics, cost)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # first: nobody comes back to a folder with a result
     write_json(folder / RESULT, result.as_json())
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return result
 
 
@@ -68,16 +68,16 @@ def _result(cell: Cell, folder: Path, metrics: dict[str, Any], cost: Cost) -> Re
         seconds=metrics["seconds"],
         peak_bytes=cost.kept_bytes if metrics["peak_bytes"] is None else metrics["peak_bytes"],
         steps=metrics["steps"],
-        machine=machine(cell.recipe.training.num_threads),
+        machine=machine(metrics["num_threads"]),
         folder=folder,
     )
 
 
-def machine(threads: int | None = None) -> dict[str, Any]:
-    """What a run ran on; threads: of the CPU, where not as torch has them."""
+def machine(threads: int) -> dict[str, Any]:
+    """What a run ran on, with so many threads of the CPU."""
     on_gpu = torch.cuda.is_available()
     facts = {"device": torch.cuda.get_device_name() if on_gpu else platform.machine(), "cpus": os.cpu_count()}
-    return facts | {"threads": threads or torch.get_num_threads()} | {name: metadata.version(name) for name in PACKAGES}
+    return facts | {"threads": threads} | {name: metadata.version(name) for name in PACKAGES}
 
 
 def _free_memory() -> None:
