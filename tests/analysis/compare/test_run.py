@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import runpy
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 import moka_peft.analysis.compare.cell as cell_module
+import moka_peft.training.run as run_module
 from moka_peft.analysis.compare.results import RESULT, Result, read_result
 from moka_peft.analysis.compare.run import CELLS, FAILURES, LOCK, cell_folders, read_tables, run_grid
 from moka_peft.training.folder import ANSWERS, CHECKPOINTS, METRICS
@@ -110,6 +112,16 @@ def test_a_run_that_ended_before_it_said_which_it_is_begins_anew(plan, tmp_path)
     assert run_grid(grid, tmp_path, console=QUIET) == [] and read_result(torn) is not None
 
 
+def test_a_run_killed_before_its_result_is_not_trained_again(whole, plan, tmp_path, monkeypatch):
+    """All is there but result.json, as metrics.json is written just before it."""
+    shutil.copytree(whole, out := tmp_path / "out")
+    for path in out.glob(f"{CELLS}/*/{RESULT}"):
+        path.unlink()
+    monkeypatch.setattr(run_module, "_run", None)
+    assert run_grid(plan(seeds=2), out, console=QUIET) == []
+    assert results(out) == results(whole)
+
+
 def test_keys_without_effect_may_change_on_the_way(start, plan, tmp_path):
     start(tmp_path, dies_in=1).join()
     assert (
@@ -176,6 +188,19 @@ def test_runs_are_found_under_the_name_another_comparison_gave_them(plan, tmp_pa
     assert cell_folders([cell, replace(cell, identity="x")], tmp_path) == {
         cell.identity: there, "x": tmp_path / CELLS / cell.name,
     }  # fmt: skip
+
+
+def test_settings_are_told_against_this_comparisons_recipe(plan, tmp_path, make_runs):
+    """Another one, whose own recipe had this rank, made the run."""
+    grid = plan(methods=("moka",), equal=(), baseline="moka", vary={"adapter.r": [2]})
+    [made] = make_runs("other", scores=[0.5]).values()
+    folder = tmp_path / CELLS / f"other-{grid.cells[0].identity}"
+    folder.mkdir(parents=True)
+    (folder / RESULT).write_text(json.dumps(made.as_json()))
+    [table], missing = read_tables(grid, tmp_path, "moka")
+    found = table.rows[0].results[0]
+    assert (missing, found.variant, found.settings) == (0, "moka", {"adapter.lora_alpha": 4.0, "adapter.r": 2})
+    assert (found.score, found.folder) == (0.5, folder)
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(processes, plan, tmp_path):

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -52,11 +53,16 @@ def read_tables(grid: Grid, out: Path, baseline: str) -> tuple[list[Table], int]
     for planned in grid.tables:
         rows = []
         for row in planned.rows:
-            found = {cell.seed: results[cell.identity] for cell in row.cells}
-            done = {seed: result for seed, result in found.items() if result is not None}
+            found = {cell.seed: (cell, results[cell.identity]) for cell in row.cells}
+            done = {seed: _as_in(cell, result) for seed, (cell, result) in found.items() if result is not None}
             rows += [Row(row.label, row.variant, row.value, done)] if done else []
         tables.append(Table(planned.name, planned.axis, baseline, tuple(rows)))
     return tables, sum(result is None for result in results.values())
+
+
+def _as_in(cell: Cell, result: Result) -> Result:
+    """A result as this comparison calls it: another one, with another recipe, may have made the run."""
+    return replace(result, variant=cell.variant, settings=cell.settings)
 
 
 @contextmanager
