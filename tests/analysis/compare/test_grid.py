@@ -95,6 +95,12 @@ def test_a_key_of_any_section_is_an_axis(plan):
     assert [cell.recipe.data.train.size for cell in cells] == [10, 20]
 
 
+def test_a_long_value_fits_into_the_name_of_a_folder(plan):
+    groups = [["Audio"] * 60, ["Audio"] * 61]
+    one, other = plan(methods=("moka",), equal=(), baseline="moka", vary={"data.train.groups": groups}).cells
+    assert len(one.name.encode()) < 100 and one.name.startswith("moka-r4-groups=_Audio_Audio") and one.name != other.name
+
+
 def test_all_that_is_wrong_comes_at_once(plan):
     vary = {"evaluation.metric": ["wer"], "seed": [1, 2], "adapter.rnk": [3]}
     vary = {"adapter.r": [0], "training.learning_rate": [-1.0, 1e-3], **vary}

@@ -25,6 +25,9 @@ FIXED = {
 """Keys that are no axis of a comparison, and what to do instead."""
 
 
+NAME = 40  # letters of a value in a folder's name, which is 255 bytes at most
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is compared. seeds: how many, per variant. equal: "rank", "parameters". budget_of: the variant and rank
@@ -135,7 +138,7 @@ class _Planner:
         settings, reference = flatten(recipe.settings()), flatten(self.plain.settings())
         differing = {key for key in settings | reference if settings.get(key) != reference.get(key)}
         digits = identity(recipe.settings())
-        words = [re.sub(r"[^\w.+=-]+", "_", f"{_short(key)}={value}") for key, value in changes.items()]
+        words = [re.sub(r"[^\w.+=-]+", "_", f"{_short(key)}={value}")[:NAME] for key, value in changes.items()]
         rank = [f"r{recipe.adapter.r}"] if "r" in known_settings(recipe.adapter.method) else []
         return Cell(
             name="-".join([variant, *rank, *words, f"seed{seed}", digits]),
