@@ -1,6 +1,7 @@
 import pytest
 
 import moka_peft.analysis.compare.cost as cost_module
+import moka_peft.ops.attention as attention
 from moka_peft.analysis.compare.cost import Cost, cost_of, measure_cost
 
 
@@ -21,6 +22,11 @@ def test_lora_costs_a_multiplication_and_an_addition_per_parameter_and_token(cos
 def test_moka_adds_only_its_attention_over_the_instruction(costs):
     lora, moka = costs
     assert 1 < moka.flops_per_token / lora.flops_per_token < 3
+
+
+def test_attention_counts_the_same_in_the_kernel_for_large_batches(costs, plan, monkeypatch):
+    monkeypatch.setattr(attention, "FLASH_FROM", 0)
+    assert measure_cost(plan().cells[1].recipe).flops_per_token == costs[1].flops_per_token
 
 
 def test_a_step_keeps_activations(costs):
