@@ -98,7 +98,9 @@ def test_a_key_of_any_section_is_an_axis(plan):
 def test_a_long_value_fits_into_the_name_of_a_folder(plan):
     groups = [["Audio"] * 60, ["Audio"] * 61]
     one, other = plan(methods=("moka",), equal=(), baseline="moka", vary={"data.train.groups": groups}).cells
-    assert len(one.name.encode()) < 100 and one.name.startswith("moka-r4-groups=_Audio_Audio") and one.name != other.name
+    assert (
+        len(one.name.encode()) < 100 and one.name.startswith("moka-r4-groups=_Audio_Audio") and one.name != other.name
+    )
 
 
 def test_all_that_is_wrong_comes_at_once(plan):
@@ -132,9 +134,7 @@ def test_values_of_an_axis_that_are_one_run_are_refused(plan, vary):
     [(key, values)] = vary.items()
     with pytest.raises(RecipeError) as caught:
         plan(methods=("moka",), equal=(), baseline="moka", vary=vary)
-    assert caught.value.problems == [
-        f"`--vary {key}`: {values[0]} and {values[-1]} are the same run. Expected values that change it."
-    ]
+    assert caught.value.problems == [f"`--vary {key}`: {values[0]} and {values[-1]} are the same run. Expected others."]
 
 
 @pytest.mark.parametrize("setting, message", [

@@ -109,7 +109,7 @@ class _Planner:
         for row in filter(None, rows):
             if (digits := row.cells[0].identity) in values:
                 self.problems.append(
-                    f"`--vary {key}`: {values[digits]} and {row.value} are the same run. Expected values that change it."
+                    f"`--vary {key}`: {values[digits]} and {row.value} are the same run. Expected others."
                 )
             values.setdefault(digits, row.value)
 
