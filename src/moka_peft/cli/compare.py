@@ -58,7 +58,7 @@ def run(
     notes = [*grid.notes]
     if missing:
         notes.append(f"{missing} of {len(grid.cells)} runs are not finished; the tables hold the others.")
-        console.print(notes[-1], soft_wrap=True)
+        console.print(notes[-1], soft_wrap=True, markup=False)
     title = name or recipe.stem
     facts = {"command": shlex.join(["moka", *context.obj]), "recipe": str(recipe), "seeds": dict(wanted.seeds)}
     facts |= {"changed": settings or [], **plan.settings()}
@@ -72,7 +72,7 @@ def _report(tables: Sequence[Any], folder: Path, console: Any, **words: Any) -> 
 
     show(tables, console)
     write_reports(tables, folder, **words)
-    console.print(f"the report is in {folder}", soft_wrap=True)
+    console.print(f"the report is in {folder}", soft_wrap=True, markup=False)
 
 
 def _check(failures: "Sequence[Failure]", total: int) -> None:

@@ -13,7 +13,8 @@ from moka_peft.analysis.compare.results import Table
 
 LEGEND = (
     "95 % intervals of the paired difference: t over seeds, bootstrap over seeds and questions. unclear: the first "
-    "holds zero; seeds only: the second does."
+    "holds zero; seeds only: the second does. A difference is over pairs, the seeds that a method and its baseline "
+    "both have; with unequal numbers of seeds it is not that of the two means."
 )
 UNBOUNDED = 10_000  # columns: what a table would like
 STYLES = {"better": "green", "worse": "red"}

@@ -29,7 +29,9 @@ DEFINITIONS = {
     "slow each other down: read small ratios with care.",
     "Memory": "On a GPU the most that was allocated, on a CPU what one training step keeps for its backward pass; the "
     "largest over seeds.",
-    "FLOPs/token": "What the adapter adds to a forward, per token.",
+    "FLOPs/token": "What the adapter adds to a forward of training samples in plain torch, per position, padding "
+    "included. At small ranks MokA multiplies there every token with the A of each modality and keeps its own; its "
+    "kernels, which do not, are not counted.",
     "Interval of a mean": "In plots along an axis: Student's 95 % interval of the mean over seeds. Two that overlap "
     "may still differ clearly when paired by seed: the table decides.",
 }
