@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import moka_peft.analysis.compare.cell as cell_module
 from moka_peft.analysis.compare.cells import Grid
+from moka_peft.analysis.compare.cost import Cost
 from moka_peft.analysis.compare.grid import Wanted, plan_grid
 from moka_peft.analysis.compare.results import Result, Row, Table
 from moka_peft.training import Recipe, load_recipe
+from moka_peft.training.folder import CHECKPOINTS
 
 PLAIN = Result(
     cell="cell",
@@ -99,6 +102,28 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("compare") / "recipe.yaml"
     path.write_text(RECIPE)
     return path
+
+
+@pytest.fixture
+def made_up_training(monkeypatch):
+    """The metrics of a training that takes no time and leaves a checkpoint; what it costs is made up, too."""
+    found = {
+        "after": {"all": {"accuracy": 0.5, "total": 6}, "Audio": {"accuracy": 0.25, "total": 4}},
+        "held_out_loss": {"before": None, "after": 0.7},
+        "trained_parameters": 50,
+        "seconds": 2.0,
+        "peak_bytes": None,
+        "steps": 3,
+        "num_threads": 7,
+    }
+
+    def train(recipe, console):
+        (Path(recipe.output_dir) / CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
+        return found
+
+    monkeypatch.setattr(cell_module, "train", train)
+    monkeypatch.setattr(cell_module, "cost_of", lambda recipe, path: Cost(10, 20.0, 30))
+    return found
 
 
 @pytest.fixture

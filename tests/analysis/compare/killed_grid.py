@@ -46,6 +46,6 @@ def build_dying(*args):
 
 if __name__ == "__main__":  # processes that it starts import it, too
     cell.train, run.build_trainer = train_logged, build_dying
-    wanted = Wanted(("lora", "moka"), {"lora": 2, "moka": 2}, ("rank",))
+    wanted = Wanted(("lora", "moka"), {"lora": 2, "moka": 1}, ("rank",))
     grid = plan_grid(load_recipe(settings["recipe"]), wanted)
     run_grid(grid, Path(settings["out"]), processes=settings["processes"], console=Console(quiet=True))

@@ -1,36 +1,24 @@
 """What is around a run's training, which is made up here."""
 
-from pathlib import Path
-
 import pytest
 
 import moka_peft.analysis.compare.cell as cell_module
-from moka_peft.analysis.compare.cost import Cost
 from moka_peft.analysis.compare.results import RESULT
 from moka_peft.training.folder import CHECKPOINTS
 
-FOUND = {
-    "after": {"all": {"accuracy": 0.5, "total": 6}, "Audio": {"accuracy": 0.25, "total": 4}},
-    "held_out_loss": {"before": None, "after": 0.7},
-    "trained_parameters": 50,
-    "seconds": 2.0,
-    "peak_bytes": None,
-    "steps": 3,
-    "num_threads": 7,
-}
-
 
 @pytest.fixture
-def run(plan, tmp_path, monkeypatch):
-    """run() -> the result of a run whose training leaves a checkpoint and FOUND."""
-
-    def train(recipe, console):
-        (Path(recipe.output_dir) / CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
-        return FOUND
-
-    monkeypatch.setattr(cell_module, "train", train)
-    monkeypatch.setattr(cell_module, "cost_of", lambda recipe, path: Cost(10, 20.0, 30))
+def run(plan, tmp_path, made_up_training):
+    """run() -> the result of a run, of metrics and a cost that are made up."""
     return lambda: cell_module.run_cell(plan(methods=("lora",)).cells[0], tmp_path / "cells" / "one")
+
+
+def test_a_run_that_ended_before_it_said_which_it_is_begins_anew(run, tmp_path):
+    torn = tmp_path / "cells" / "one"
+    torn.mkdir(parents=True)
+    (torn / "recipe.yaml.partial").write_text("mod")
+    run()
+    assert not (torn / "recipe.yaml.partial").exists()
 
 
 def test_a_result_is_of_metrics_and_cost(run):

@@ -1,14 +1,19 @@
 """Several processes: the same results, a dead one costs its own run alone, and none outlives its parent."""
 
+import json
+import multiprocessing
+import os
 import runpy
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from moka_peft.analysis.compare.results import RESULT
 from moka_peft.analysis.compare.run import CELLS, FAILURES, LOGS
-from moka_peft.analysis.compare.workers import Failure, Job, run_in_processes
+from moka_peft.analysis.compare.workers import Failure, Job, _die_with_parent, run_in_processes
 from moka_peft.training.folder import ANSWERS
 
 SCRIPT = Path(__file__).with_name("killed_grid.py")
@@ -19,6 +24,50 @@ class Deadly:
 
     def __reduce__(self):
         return eval, ("__import__('os').kill(__import__('os').getpid(), 9)",)
+
+
+@pytest.fixture
+def quick_start(processes, monkeypatch):
+    """Workers that fork from a process which has imported torch, where others import it themselves."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes)
+
+
+def test_a_worker_that_dies_costs_its_own_run_alone(quick_start, plan, make_runs, tmp_path):
+    """Runs that are finished, so that nothing trains; a fourth one kills its process."""
+    cells = plan(seeds=2).cells
+    runs = make_runs("lora", scores=[0.25, 0.5, 0.75]).values()
+    for run in runs:
+        run.folder.mkdir()
+        (run.folder / RESULT).write_text(json.dumps(run.as_json()))
+    jobs = [Job(cell, run.folder, tmp_path / FAILURES) for cell, run in zip(cells, runs, strict=False)]
+    jobs.insert(1, Job(cells[0], Deadly(), tmp_path / FAILURES))  # pyright: ignore
+    found = list(run_in_processes(jobs, 2, 1, tmp_path / LOGS))
+    [failure] = [one for one in found if isinstance(one, Failure)]
+    assert (failure.cell, failure.error) == (cells[0], "its process was killed by SIGKILL")
+    assert sorted(one.score for one in found if one != failure) == [0.25, 0.5, 0.75]
+
+
+def test_a_process_ends_with_its_parent(processes, tmp_path):
+    parent = processes.Process(target=be_parent, args=(str(tmp_path / "pid"),))
+    parent.start()
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    pid = (tmp_path / "pid").read_text()
+    assert is_alive(pid)
+    parent.kill()
+    parent.join()
+    wait_for(lambda: not is_alive(pid))
+
+
+def be_parent(path: str) -> None:
+    child = multiprocessing.get_context("fork").Process(target=be_child, args=(path,))
+    child.start()
+    child.join()
+
+
+def be_child(path: str) -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(300)
 
 
 @pytest.mark.slow
