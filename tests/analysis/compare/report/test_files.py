@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import pytest
 
@@ -84,3 +85,28 @@ def test_reports_are_the_same_when_written_again(make_table, tmp_path):
 def test_a_report_of_no_run_says_so(tmp_path):
     write_reports([Table("rank", None, "lora", ())], tmp_path, title="t", notes=[], settings={})
     assert "No run is finished" in (tmp_path / "report.html").read_text()
+
+
+def test_page_and_json_hold_the_same_numbers(written):
+    """What the page's tables sort by are the numbers themselves; what they show is checked with the formats."""
+    page = (written / "report.html").read_text()
+    _, moka = json.loads((written / "comparison.json").read_text())["tables"][0]["rows"]
+    difference = moka["difference"]
+    expected = {
+        "scores": [moka["score"]["mean"], 2, moka["rank"], moka["parameters"], moka["seconds"]["mean"]],
+        "differences": [difference["mean"], difference["interval"][0], difference["bootstrap"][0], difference["p"]],
+    }
+    for name, values in expected.items():
+        table = page[page.index(f'id="table-1-{name}"') :]
+        row = next(row for row in re.findall("<tr.*?</tr>", table) if ">MokA<" in row)
+        keys = re.findall('data-key="([^"]*)"', row)
+        assert {repr(value) for value in values if value is not None} <= set(keys)
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_a_page_of_one_row_and_of_many(make_table, tmp_path, count):
+    table = make_table({"lora" if place == 0 else f"m{place}": [0.5, 0.5 + place / 999] for place in range(count)})
+    write_reports([table], tmp_path / "out", title="t", notes=[], settings={})
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('class="own"') >= 1 and len(re.findall("<td[^>]*>(?:lora|m)", page)) >= count
+    assert ("Nothing is compared" in page) == (count == 1)
