@@ -19,6 +19,7 @@ from moka_peft.analysis.compare.cell import COSTS
 from moka_peft.analysis.compare.grid import Wanted, plan_grid
 from moka_peft.analysis.compare.results import RESULT, Result, read_result
 from moka_peft.analysis.compare.run import CELLS, FAILURES, LOCK, cell_folders, read_tables, run_grid
+from moka_peft.analysis.compare.workers import Failure
 from moka_peft.training.folder import ANSWERS, CHECKPOINTS, METRICS
 
 SCRIPT = Path(__file__).with_name("killed_grid.py")
@@ -208,6 +209,24 @@ def test_a_second_comparison_in_the_same_folder_is_refused(processes, plan, tmp_
         done.set()
         holder.join()
     assert not list((tmp_path / CELLS).iterdir())
+
+
+@pytest.mark.parametrize("gpus, processes, expected", [(2, 1, [(1, None)]), (1, 1, []), (1, 2, [(2, 4)])])
+def test_one_run_takes_one_gpu(plan, tmp_path, monkeypatch, gpus, processes, expected):
+    """A process of its own keeps to one; in this one the Trainer would spread a run over all of them."""
+    started = []
+
+    def run(jobs, count, threads, logs):
+        started.append((count, threads))
+        return []
+
+    monkeypatch.setattr("moka_peft.analysis.compare.run.run_in_processes", run)
+    monkeypatch.setattr("moka_peft.analysis.compare.run.attempt", lambda job: Failure(job.cell, "not run"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    settings = "training.num_threads=null"
+    run_grid(plan(settings), tmp_path, processes=processes, console=QUIET)
+    assert started == expected
 
 
 def test_a_folder_that_cannot_be_locked_is_not_called_in_use(plan, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from moka_peft.analysis.compare.cells import Cell, Grid
@@ -32,10 +33,10 @@ def run_grid(grid: Grid, out: Path, *, processes: int = 1, console: Console | No
 
 
 def _run(jobs: Sequence[Job], processes: int, out: Path) -> Iterator[Result | Failure]:
-    if processes == 1:
+    if processes == 1 and torch.cuda.device_count() < 2:  # of several GPUs the Trainer would take all for one run
         return map(attempt, jobs)
     chosen = next((job.cell.recipe.training.num_threads for job in jobs), None)
-    threads = None if chosen else max(1, (os.cpu_count() or 1) // processes)
+    threads = None if chosen or processes == 1 else max(1, (os.cpu_count() or 1) // processes)
     return run_in_processes(jobs, processes, threads, out / LOGS)
 
 
