@@ -36,6 +36,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="folder of the runs; none: output_dir with _compare")] = None,
     name: Annotated[str | None, typer.Option(help="of the report's folder; none: the recipe's")] = None,
     processes: Annotated[int, typer.Option(min=1, help="runs at a time")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="start no run later than this; repeat the command to go on")
+    ] = None,
     report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing; report what is finished.")] = False,
 ) -> None:
     """Train every method with every seed, and report the differences with their intervals.
@@ -53,7 +56,8 @@ def run(
     plan = load_recipe(recipe, settings or (), to_train=not report_only)
     grid, console = plan_grid(plan, wanted), Console()
     out = out or Path(f"{plan.output_dir}_compare")
-    failures = [] if report_only else run_grid(grid, out, processes=processes, console=console)
+    limit = float("inf") if minutes is None else minutes
+    failures = [] if report_only else run_grid(grid, out, processes=processes, minutes=limit, console=console)
     tables, missing = read_tables(grid, out, baseline)
     notes = [*grid.notes]
     if missing:

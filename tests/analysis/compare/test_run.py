@@ -124,6 +124,13 @@ def test_a_run_killed_before_its_result_is_not_trained_again(whole, plan, tmp_pa
     assert results(out) == results(whole)
 
 
+def test_after_its_minutes_no_run_begins(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(cell_module, "train", None)
+    grid = plan()
+    assert run_grid(grid, tmp_path, minutes=0, console=QUIET) == []
+    assert read_tables(grid, tmp_path, "lora")[1] == 2 and not list((tmp_path / CELLS).iterdir())
+
+
 def test_a_run_that_fails_is_told_and_stops_none(plan, tmp_path, monkeypatch, made_up_training):
     train, fails = cell_module.train, [True]
 

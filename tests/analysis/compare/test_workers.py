@@ -8,12 +8,15 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import moka_peft.analysis.compare.workers as workers_module
 from moka_peft.analysis.compare.results import RESULT
 from moka_peft.analysis.compare.run import CELLS, FAILURES, LOGS
-from moka_peft.analysis.compare.workers import Failure, Job, _die_with_parent, run_in_processes
+from moka_peft.analysis.compare.workers import Failure, Job, _die_with_parent, in_time, run_in_processes
 from moka_peft.training.folder import ANSWERS
 
 SCRIPT = Path(__file__).with_name("killed_grid.py")
@@ -84,6 +87,13 @@ def test_two_processes_give_the_results_of_one_and_one_may_die(plan, tmp_path):
     [*single] = run_in_processes(alone, 1, None, tmp_path / LOGS)
     expected = {one.cell: (one.score, one.loss, one.points) for one in single}
     assert {one.cell: (one.score, one.loss, one.points) for one in found if one != failure} == expected
+
+
+def test_jobs_are_given_out_in_time(monkeypatch):
+    clock = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(workers_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    jobs: Any = ["first", "second", "third", "fourth"]
+    assert list(in_time(jobs, 3.0)) == ["first", "second"]
 
 
 @pytest.mark.slow

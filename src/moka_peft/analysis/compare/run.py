@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import torch
@@ -13,31 +15,35 @@ from rich.console import Console
 from moka_peft.analysis.compare.cells import Cell, Grid
 from moka_peft.analysis.compare.progress import GridProgress
 from moka_peft.analysis.compare.results import RESULT, Result, Row, Table, read_result
-from moka_peft.analysis.compare.workers import Failure, Job, attempt, run_in_processes
+from moka_peft.analysis.compare.workers import Failure, Job, attempt, in_time, run_in_processes
 
 CELLS, FAILURES, LOGS, LOCK = "cells", "failures", "logs", "compare.lock"
 
 
-def run_grid(grid: Grid, out: Path, *, processes: int = 1, console: Console | None = None) -> list[Failure]:
+def run_grid(
+    grid: Grid, out: Path, *, processes: int = 1, minutes: float = inf, console: Console | None = None
+) -> list[Failure]:
     """Runs what is not finished in the folder `out`, in this process or in several, and gives what failed.
 
+    minutes: from now, after which no run begins; those that have begun end.
     Raises OSError where `out` cannot be written or another comparison is at work in it.
     """
+    until = time.monotonic() + 60 * minutes
     (out / CELLS).mkdir(parents=True, exist_ok=True)
     with _only_one(out):
         folders = cell_folders(grid.cells, out)
         left = [cell for cell in grid.cells if not (folders[cell.identity] / RESULT).is_file()]
         jobs = [Job(cell, folders[cell.identity], out / FAILURES) for cell in left]
         with GridProgress(console or Console(), len(grid.cells), len(left)) as progress:
-            return [found for found in progress.follow(_run(jobs, processes, out)) if isinstance(found, Failure)]
+            return [found for found in progress.follow(_run(jobs, processes, out, until)) if isinstance(found, Failure)]
 
 
-def _run(jobs: Sequence[Job], processes: int, out: Path) -> Iterator[Result | Failure]:
+def _run(jobs: Sequence[Job], processes: int, out: Path, until: float) -> Iterator[Result | Failure]:
     if processes == 1 and torch.cuda.device_count() < 2:  # of several GPUs the Trainer would take all for one run
-        return map(attempt, jobs)
+        return map(attempt, in_time(jobs, until))
     chosen = next((job.cell.recipe.training.num_threads for job in jobs), None)
     threads = None if chosen or processes == 1 else max(1, (os.cpu_count() or 1) // processes)
-    return run_in_processes(jobs, processes, threads, out / LOGS)
+    return run_in_processes(jobs, processes, threads, out / LOGS, until)
 
 
 def cell_folders(cells: Sequence[Cell], out: Path) -> dict[str, Path]:

@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
+from math import inf
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -48,10 +50,20 @@ def attempt(job: Job) -> Result | Failure:
     return result
 
 
-def run_in_processes(jobs: Sequence[Job], count: int, threads: int | None, logs: Path) -> Iterator[Result | Failure]:
-    """What came of each job, as they end. threads: of the CPU for each process; logs: a folder for what they print."""
+def in_time(jobs: Sequence[Job], until: float) -> Iterator[Job]:
+    """The jobs, one at a time, until the monotonic clock says `until`."""
+    return takewhile(lambda _: time.monotonic() < until, jobs)
+
+
+def run_in_processes(
+    jobs: Sequence[Job], count: int, threads: int | None, logs: Path, until: float = inf
+) -> Iterator[Result | Failure]:
+    """What came of each job that could begin before `until`, as they end.
+
+    threads: of the CPU for each process; logs: a folder for what they print.
+    """
     logs.mkdir(parents=True, exist_ok=True)
-    waiting = deque(jobs)
+    waiting = in_time(jobs, until)
     workers = [_Worker(number, threads, logs) for number in range(min(count, len(jobs)))]
     try:
         for worker in workers:
@@ -83,9 +95,9 @@ class _Worker:
         self.process.start()
         other.close()  # else the end of the process would not be seen here
 
-    def take(self, waiting: deque[Job]) -> None:
+    def take(self, waiting: Iterator[Job]) -> None:
         """Starts the next job, if there is one."""
-        self.job: Job | None = waiting.popleft() if waiting else None
+        self.job: Job | None = next(waiting, None)
         if self.job:
             with suppress(BrokenPipeError):  # it died already, which `outcome` finds
                 self.connection.send(self.job)
