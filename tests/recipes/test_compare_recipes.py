@@ -10,7 +10,7 @@ from moka_peft.training.recipe_data import Source
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "compare").glob("*.yaml"))
-BUILT_IN = [path for path in RECIPES if path.stem != "speech"]
+BUILT_IN = [path for path in RECIPES if path.stem not in ("speech", "large")]
 SHORT = [
     "training.steps=2",
     "training.batch_size=2",
