@@ -223,7 +223,7 @@ def test_one_run_takes_one_gpu(plan, tmp_path, monkeypatch, gpus, processes, exp
     """A process of its own keeps to one; in this one the Trainer would spread a run over all of them."""
     started = []
 
-    def run(jobs, count, threads, logs):
+    def run(jobs, count, threads, logs, until):
         started.append((count, threads))
         return []
 
