@@ -1,4 +1,4 @@
-"""Draws the figures of docs/comparison.md from a recorded comparison.
+"""Draws the figures of docs/comparison.md from a recorded comparison, and prints its tables.
 
     python bench/compare_figures.py                            # bench/results/compare_cpu.json
 
@@ -124,6 +124,31 @@ def draw_all(parts: Mapping[str, Any]) -> dict[str, Figure]:
     return figures
 
 
+def table_of(rows: Sequence[Row]) -> str:
+    """A part's rows in Markdown, the best first."""
+    lines = [
+        "| method | r | parameters | accuracy, % | less LoRA's | 95 %, t | 95 %, bootstrap | seeds | time |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: -row["score"]["mean"]):
+        score, gap = row["score"], row["difference"] or {}
+        cells = [
+            row["label"],
+            str(row["rank"]),
+            f"{row['parameters'] / 1000:.0f} k",
+            f"{100 * score['mean']:.1f} ± {100 * (score['sd'] or 0):.1f}",
+            f"{100 * gap['mean']:+.1f}" if gap else "",
+            *(
+                f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}" if ends else ""
+                for ends in (gap.get("interval"), gap.get("bootstrap"))
+            ),
+            f"{len(gap['seeds'])}" if gap else f"{score['count']}",
+            f"{row['seconds_ratio']:.2f}" if row["seconds_ratio"] else "1",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS / "compare_cpu.json")
@@ -133,6 +158,8 @@ def main() -> None:
     for name, figure in draw_all(parts).items():
         figure.savefig(options.out / f"{name}.png", dpi=110)
         print(options.out / f"{name}.png")
+    for part in parts:
+        print(f"\n{part}\n\n{table_of(rows_of(parts, part))}")
 
 
 if __name__ == "__main__":
