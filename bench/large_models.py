@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from recording import write
 
 from moka_peft.training import load_model, load_recipe, train
@@ -96,6 +97,7 @@ def align(options: Namespace) -> None:
 
 def fill_cache(settings: list[str]) -> None:
     """Prepares the samples of recipes/compare/large.yaml with these settings, as its runs would."""
+    torch.set_num_threads(1)
     recipe = load_recipe(RECIPE, settings)
     model, processor = load_model(**recipe.model.model_dump(exclude={"start_from"}))
     samples, questions = open_source(recipe.data.train, recipe.data), open_source(recipe.data.eval, recipe.data)
