@@ -65,8 +65,8 @@ def _batch(recipe: Recipe, processor: Any, model: Any) -> dict[str, Any]:
     return {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in batch.items()}
 
 
-@torch.no_grad()
 def _flops_per_token(model: Any, batch: dict[str, Any]) -> float:
+    """With gradients: without them torch's counter fails where a module takes a trained weight, as a Q-Former does."""
     model.eval()
     counts = []
     for context in (nullcontext(), model.disable_adapter()):
