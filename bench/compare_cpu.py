@@ -5,14 +5,14 @@
     python bench/compare_cpu.py --report-only                  # records what is finished
 
 Each part is one `moka compare` in the folder --out, so that runs which parts share are done once. Writes
-bench/results/compare_cpu.json: the tables of all parts, with every run's score. The settings of the recipes were chosen
+bench/results/compare_cpu.json: the tables of all parts, with every run's score; parts that are not run stay in it. The settings of the recipes were chosen
 on LoRA alone (bench/compare_settings.py).
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from moka_peft.analysis.compare.methods import PAPER_TABLE
 from moka_peft.cli import call
 from moka_peft.cli.env import environment
 
+RECORD = RESULTS / "compare_cpu.json"
 MAIN = "recipes/compare/av_digits.yaml"
 EVERY_METHOD = ",".join([*PAPER_TABLE, "moka_no_interaction", "moka_shared_a"])
 BOTH = ["--methods", "lora,moka", "--equal", "rank", "--seeds", "5"]
@@ -42,17 +43,15 @@ PARTS: dict[str, list[str]] = {
 """Name of a part -> the words after `moka compare`. At rank 4 N pairs have as many parameters as MokA at rank 6."""
 
 
-def record(out: Path, command: str) -> dict[str, Any]:
-    """The tables of every part that has some, without what is the same in all of them."""
-    parts = {}
-    for name, words in PARTS.items():
+def record(earlier: Mapping[str, Any], names: Sequence[str], out: Path, command: str) -> dict[str, Any]:
+    """An earlier record with the tables of the parts `names` that were reported in `out`, and what they ran on."""
+    parts = dict(earlier.get("parts", {}))
+    for name in names:
         path = out / "reports" / name / "comparison.json"
         if path.is_file():
-            parts[name] = {
-                "command": " ".join(["moka compare", *words]),
-                **json.loads(path.read_text(encoding="utf-8")),
-            }
-    return {"environment": environment(), "command": command, "parts": parts}
+            facts = {"command": command, "environment": environment()}
+            parts[name] = facts | json.loads(path.read_text(encoding="utf-8"))
+    return {"parts": {name: parts[name] for name in PARTS if name in parts}}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         common = ["--out", str(options.out), "--name", name, "--processes", str(options.processes)]
         if call(["compare", *PARTS[name], *common, *(["--report-only"] if options.report_only else [])]):
             failed.append(name)
-        write(RESULTS / "compare_cpu.json", record(options.out, " ".join(["python bench/compare_cpu.py", *words])))
+        command = " ".join(["python bench/compare_cpu.py", *words])
+        write(RECORD, record(json.loads(RECORD.read_text()) if RECORD.exists() else {}, [name], options.out, command))
     if failed:
         sys.exit(f"not complete: {', '.join(failed)}. Repeat the command to go on.")
 

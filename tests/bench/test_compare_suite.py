@@ -73,11 +73,16 @@ def test_figures_show_what_was_run(load, parts, tmp_path):
         figure.savefig(tmp_path / f"{name}.png")
 
 
-def test_a_record_holds_the_parts_that_are_there(load, tmp_path):
+def test_a_record_keeps_the_parts_that_are_not_run_again(load, tmp_path):
     suite = load("compare_cpu")
-    folder = tmp_path / "reports" / "rank"
-    folder.mkdir(parents=True)
-    (folder / "comparison.json").write_text(json.dumps({"tables": []}))
-    record = suite.record(tmp_path, "python bench/compare_cpu.py")
-    assert list(record["parts"]) == ["rank"]
-    assert record["parts"]["rank"]["command"].startswith("moka compare recipes/compare/av_digits.yaml")
+    for name in ("rank", "visual"):
+        folder = tmp_path / "reports" / name
+        folder.mkdir(parents=True)
+        (folder / "comparison.json").write_text(json.dumps({"tables": ["new"]}))
+    earlier = {"parts": {name: {"tables": ["old"]} for name in ("audio", "rank", "visual")}}
+    record = suite.record(earlier, ["rank", "speech"], tmp_path, "python bench/compare_cpu.py")
+    assert {name: part["tables"] for name, part in record["parts"].items()} == {
+        "rank": ["new"], "visual": ["old"], "audio": ["old"],
+    }  # fmt: skip
+    assert record["parts"]["rank"]["command"] == "python bench/compare_cpu.py"
+    assert record["parts"]["rank"]["environment"]["torch"]
