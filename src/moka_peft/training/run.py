@@ -123,6 +123,14 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
         callbacks = [*_callbacks(recipe, held_out, out), progress]
         trainer = _trainer(recipe, model, processor, samples, out, callbacks)
         cost = _fit(trainer, recipe, console)
+    results = {"before": {}, **notes, **_score(recipe, out, trainer, model, held_out)}
+    results["held_out_loss"] = {"before": notes.get("loss_before"), "after": results["held_out_loss"]}
+    results |= {**cost, "processes": world_size()}
+    return _finish(recipe, out, trainer, processor, results, console)
+
+
+def _score(recipe: Recipe, out: Path, trainer: MokaTrainer, model: Any, held_out: HeldOut) -> dict[str, Any]:
+    """What the trained model makes of the held-out samples: that of the best step where one is kept."""
     best = take_best(trainer, recipe.training.best)
     if best:
         after, loss = best.pop("scores"), best.pop("held_out_loss")
@@ -130,14 +138,7 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
     else:
         after, loss = held_out.score(model, "after training")
         on_first(lambda: held_out.write_answers(out / folder.ANSWERS))
-    results = {
-        "before": {},
-        **notes,
-        "after": after,
-        "held_out_loss": {"before": notes.pop("loss_before", None), "after": loss},
-    }
-    results |= {"best": best, **cost, "processes": world_size()}
-    return _finish(recipe, out, trainer, processor, results, console)
+    return {"after": after, "held_out_loss": loss, "best": best}
 
 
 def _callbacks(recipe: Recipe, held_out: HeldOut, out: Path) -> list[TrainerCallback]:
