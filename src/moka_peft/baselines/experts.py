@@ -1,12 +1,35 @@
-"""The sums over experts that several rivals share, as one matrix product in and one out."""
+"""What rivals with several experts share: how many there are, and their sums as one matrix product in and one out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from moka_peft.baselines.rival import RivalConfig
+from moka_peft.tuner.config import accept_lora_keywords
+
+
+@accept_lora_keywords
+@dataclass
+class ExpertsConfig(RivalConfig):
+    """`num_experts`: how many experts; None: one per modality, as MokA's paper counts them (arXiv 2506.05191)."""
+
+    num_experts: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = self.num_experts
+        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count <= 0):
+            raise ValueError(f"`num_experts`: expected an integer > 0 or None, got {count!r}.")
+
+    @property
+    def experts(self) -> range:
+        """The experts' numbers; for a config that names its modalities or how many experts there are."""
+        return range(self.num_experts or len(self.modalities or ()))
 
 
 def compressed(x: Tensor, A: Sequence[Tensor]) -> Tensor:

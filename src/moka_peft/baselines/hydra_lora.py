@@ -7,23 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from moka_peft.baselines.experts import compressed, expanded, softmax_gates
-from moka_peft.baselines.rival import RivalConfig, RivalLinear, RivalModel, RivalPeftType
+from moka_peft.baselines.experts import ExpertsConfig, compressed, expanded, softmax_gates
+from moka_peft.baselines.rival import RivalLinear, RivalModel, RivalPeftType
 from moka_peft.routing import Routing
 from moka_peft.tuner.config import accept_lora_keywords
 
 
 @accept_lora_keywords
 @dataclass
-class HydraLoraConfig(RivalConfig):
-    """`num_experts`: how many B's; None: one per modality, as MokA's paper counts them (arXiv 2506.05191)."""
+class HydraLoraConfig(ExpertsConfig):
+    """LoRA's keywords, `modalities` and `num_experts`: an expert is a B."""
 
     kind = RivalPeftType.HYDRA_LORA
-    num_experts: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_positive("num_experts")
 
 
 class HydraLoraLinear(RivalLinear):
@@ -36,7 +31,7 @@ class HydraLoraLinear(RivalLinear):
     """
 
     def factor_sizes(self, options: Any, r: int) -> dict[str, tuple[int, int]]:
-        heads = range(options.num_experts or len(options.modalities))
+        heads = options.experts
         B = {f"moka_B_{i}": (r, self.out_features) for i in heads}
         return {"moka_A": (self.in_features, r), **B, "moka_router": (self.in_features, len(heads))}
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from moka_peft.baselines.auxiliary import with_loss
-from moka_peft.baselines.experts import compressed, expanded, softmax_gates
-from moka_peft.baselines.rival import RivalConfig, RivalLinear, RivalModel, RivalPeftType
+from moka_peft.baselines.experts import ExpertsConfig, compressed, expanded, softmax_gates
+from moka_peft.baselines.rival import RivalLinear, RivalModel, RivalPeftType
 from moka_peft.ops.update import without_autocast
 from moka_peft.routing import Routing
 from moka_peft.tuner.config import accept_lora_keywords
@@ -19,21 +19,19 @@ from moka_peft.tuner.config import accept_lora_keywords
 
 @accept_lora_keywords
 @dataclass
-class LoraMoeConfig(RivalConfig):
-    """`num_experts`: how many pairs; None: one per modality, as MokA's paper counts them (arXiv 2506.05191).
+class LoraMoeConfig(ExpertsConfig):
+    """LoRA's keywords, `modalities` and `num_experts`: an expert is a pair.
 
     `balance_weight`: beta, the factor of the balance loss in every layer; 0: none. `balance_contrast`: delta in
     [0, 1), how far apart the loss holds the experts' shares, see `balance_loss`; 0: equal shares for all.
     """
 
     kind = RivalPeftType.LORA_MOE
-    num_experts: int | None = None
     balance_weight: float = 0.1
     balance_contrast: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive("num_experts")
         if not (math.isfinite(self.balance_weight) and self.balance_weight >= 0):
             raise ValueError(f"`balance_weight`: expected a finite number >= 0, got {self.balance_weight!r}.")
         if not 0 <= self.balance_contrast < 1:
@@ -80,7 +78,7 @@ class LoraMoeLinear(RivalLinear):
     """
 
     def factor_sizes(self, options: Any, r: int) -> dict[str, tuple[int, int]]:
-        experts = range(options.num_experts or len(options.modalities))
+        experts = options.experts
         A = {f"moka_A_{i}": (self.in_features, r) for i in experts}
         B = {f"moka_B_{i}": (r, self.out_features) for i in experts}
         return {**A, **B, "moka_router": (self.in_features, len(experts))}

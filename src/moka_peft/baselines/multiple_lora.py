@@ -7,30 +7,25 @@ from typing import Any
 
 from torch import Tensor
 
-from moka_peft.baselines.experts import compressed, expanded
-from moka_peft.baselines.rival import RivalConfig, RivalLinear, RivalModel, RivalPeftType
+from moka_peft.baselines.experts import ExpertsConfig, compressed, expanded
+from moka_peft.baselines.rival import RivalLinear, RivalModel, RivalPeftType
 from moka_peft.routing import Routing
 from moka_peft.tuner.config import accept_lora_keywords
 
 
 @accept_lora_keywords
 @dataclass
-class MultipleLoraConfig(RivalConfig):
-    """`num_experts`: how many pairs; None: one per modality, as MokA's paper counts them (arXiv 2506.05191)."""
+class MultipleLoraConfig(ExpertsConfig):
+    """LoRA's keywords, `modalities` and `num_experts`: an expert is a pair."""
 
     kind = RivalPeftType.MULTIPLE_LORA
-    num_experts: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_positive("num_experts")
 
 
 class MultipleLoraLinear(RivalLinear):
     """s sum_i B_i A_i x, the same for every token."""
 
     def factor_sizes(self, options: Any, r: int) -> dict[str, tuple[int, int]]:
-        pairs = range(options.num_experts or len(options.modalities))
+        pairs = options.experts
         A = {f"moka_A_{i}": (self.in_features, r) for i in pairs}
         return A | {f"moka_B_{i}": (r, self.out_features) for i in pairs}
 

@@ -43,12 +43,6 @@ class RivalConfig(RoutedConfig):
         super().__post_init__()
         self.peft_type = self.kind  # pyright: ignore[reportAttributeAccessIssue]
 
-    def check_positive(self, name: str) -> None:
-        """Raises ValueError where a count is neither None nor an integer > 0."""
-        value = getattr(self, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
-            raise ValueError(f"`{name}`: expected an integer > 0 or None, got {value!r}.")
-
 
 class RivalLinear(MokaLinear):
     """base(x) + update(x): a rival says which matrices it has (`factor_sizes`) and what they add (`update`).
