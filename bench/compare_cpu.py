@@ -5,8 +5,8 @@
     python bench/compare_cpu.py --report-only                  # records what is finished
 
 Each part is one `moka compare` in the folder --out, so that runs which parts share are done once. Writes
-bench/results/compare_cpu.json: the tables of all parts, with every run's score; parts that are not run stay in it. The settings of the recipes were chosen
-on LoRA alone (bench/compare_settings.py).
+bench/results/compare_cpu.json: the tables of all parts, with every run's score; parts that are not run stay in it. The
+settings of the recipes were chosen on LoRA alone (bench/compare_settings.py).
 """
 
 import argparse
