@@ -46,13 +46,13 @@ def balance_loss(gates: Tensor, modality: Tensor, num_modalities: int, contrast:
     variance of Z's entries over their squared mean: 0 where every expert's share of its own modality is
     (1 + contrast) / (1 - contrast) times its share of another.
 
-    From LoRAMoE (arXiv 2312.09979) and its authors' code are Q, I, Z and the quotient. The paper divides by the mean
-    and the code by its square, which makes the loss indifferent to the scale of Q: here the code is followed. Assumed,
+    From LoRAMoE's authors' code are Q, I, Z and the quotient, whose squared mean makes the loss indifferent to the
+    scale of Q. The paper (arXiv 2312.09979) is known here from what others tell of it: it divides by the mean. Assumed,
     because there the types are two kinds of tasks that samples are labelled with: that the types are the modalities,
     expert n being of type n modulo their number; that Q averages over a batch's tokens of a modality, where theirs
-    sums over a sample's; and which coefficient is the larger. The paper gives 1 + contrast to an expert's own type, so
-    that the least variance leaves it the *smaller* share: with two types that is the same up to their names, with
-    more it would keep every expert away from its modality. The variance is that of all entries, not an estimate.
+    sums over a sample's; and which coefficient is the larger. The paper is told to give 1 + contrast to an expert's own
+    type, so that the least variance leaves it the *smaller* share: with two types that is the same up to their names,
+    with more it would keep every expert away from its modality. The variance is that of all entries, not an estimate.
     """
     modalities = torch.arange(num_modalities, device=gates.device)
     is_of = (modality.unsqueeze(-1) == modalities).to(gates.dtype)  # [B, S, M], all 0 at padding
