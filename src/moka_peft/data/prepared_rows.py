@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-IGNORED = -100  # the label that cross-entropy skips
+from moka_peft.data.collator import IGNORED
+
 Row = dict[str, np.ndarray]
 
 
