@@ -74,7 +74,7 @@ def value_of(score: dict[str, Any]) -> float:
     return score["accuracy"] if "accuracy" in score else score["value"]
 
 
-def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(right: float, total: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share by Wilson's score method, which holds near 0 and 1 too."""
     if total == 0:
         return 0.0, 1.0

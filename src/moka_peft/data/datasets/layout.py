@@ -14,6 +14,7 @@ class Layout:
 
     name: str
     root: Path
+    docs: str = "docs/datasets.md"
 
     def find(self, what: str, *names: str) -> Path:
         """The first of several names that is a file. Raises FileNotFoundError, naming all of them."""
@@ -31,7 +32,7 @@ class Layout:
         places = " or ".join(f"`{self.root / name}`" for name in names)
         return FileNotFoundError(
             f"{what} of `{self.name}` not found: expected {places}. Put it there, or correct `folder`; "
-            f"docs/datasets.md, section {self.name}, says where to get it."
+            f"{self.docs}, section {self.name}, says where to get it."
         )
 
 
