@@ -1,6 +1,6 @@
 """Benchmarks: load, ask, read the answers, score them; as we count and as the method's authors did."""
 
-from moka_peft.evaluation import mmau, pope
+from moka_peft.evaluation import air_bench, mmau, pope
 from moka_peft.evaluation.benchmark import Benchmark
 from moka_peft.evaluation.question import Question, ask
 from moka_peft.evaluation.record import PROTOCOLS, Protocol, Record, read_records
@@ -26,4 +26,5 @@ __all__ = [
 BENCHMARKS: dict[str, Benchmark] = {
     "pope": pope.BENCHMARK,
     "mmau": mmau.BENCHMARK,
+    "air_bench": air_bench.BENCHMARK,
 }
