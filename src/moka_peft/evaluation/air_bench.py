@@ -132,8 +132,8 @@ def _right(record: Record, choices: Mapping[str, str]) -> str:
 def score(records: Sequence[Record], judged: Sequence[Judged], protocol: Protocol) -> Score:
     """Accuracy over all rows and per task.
 
-    details: task_mean, the mean of the tasks' scores, which AIR-Bench's tables call the average; datasets, the scores
-    that its script prints, by task and dataset.
+    details: task_mean, the mean of the tasks' scores; datasets, the scores that AIR-Bench's script prints, by task and
+    dataset.
     """
     tasks, datasets = (_scores(records, judged, keys) for keys in (("task",), ("task", "dataset")))
     mean = sum(tasks.values()) / len(tasks) if tasks else None
