@@ -56,7 +56,7 @@ class MusicQuestion:
     def __call__(self, row: Row) -> dict[str, Any]:
         name = text_field(row, "video_id")
         question = text_field(row, "question") if "question" in row.data else _filled_question(row)
-        group, kind = _types(row)
+        group, kind = question_types(row)
         return one_turn(
             row,
             self.prompt.format(question=question),
@@ -78,7 +78,7 @@ def _answer(row: Row) -> str:
     return text_field(row, PUBLISHED if PUBLISHED in row.data else "answer")
 
 
-def _types(row: Row) -> tuple[str, str]:
+def question_types(row: Row) -> tuple[str, str]:
     """Which senses a question needs, and what it asks."""
     written = row.data.get("type")
     types = _json_list(row, "type", written) if isinstance(written, str) else written
