@@ -37,13 +37,15 @@ class Share:
 class Score:
     """A benchmark's number: in per cent, or for MME points; None where no record counts.
 
-    interval: 95 %. groups: a question type's name -> its share. details: what else the benchmark reports.
+    interval: 95 %. groups: a question type's name -> its share. details: what else the benchmark reports. partial: why
+    this is not the number of the whole benchmark, where that takes more than counting records.
     """
 
     score: float | None
     interval: Interval | None
     groups: Mapping[str, Share] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    partial: str | None = None
 
 
 def share_of(judged: Iterable[Judged]) -> Share:

@@ -50,7 +50,7 @@ def summarise(
         len(records),
         sum(one.parsed is None for one in judged),
         sum(one.right is None for one in judged),
-        partial or _missing(benchmark, scored, judged),
+        partial or ", ".join(filter(None, [scored.partial, _missing(benchmark, scored, judged)])) or None,
         dict(scored.groups),
         dict(scored.details),
     )
