@@ -1,6 +1,7 @@
 """Benchmarks: load, ask, read the answers, score them; as we count and as the method's authors did."""
 
 from moka_peft.evaluation import air_bench, ave, mmau, music_avqa, pope
+from moka_peft.evaluation import mme, pope
 from moka_peft.evaluation.benchmark import Benchmark
 from moka_peft.evaluation.question import Question, ask
 from moka_peft.evaluation.record import PROTOCOLS, Protocol, Record, read_records
@@ -26,6 +27,7 @@ __all__ = [
 BENCHMARKS: dict[str, Benchmark] = {
     "music_avqa": music_avqa.BENCHMARK,
     "ave": ave.BENCHMARK,
+    "mme": mme.BENCHMARK,
     "pope": pope.BENCHMARK,
     "mmau": mmau.BENCHMARK,
     "air_bench": air_bench.BENCHMARK,
