@@ -2,6 +2,7 @@
 
 from moka_peft.evaluation import air_bench, ave, mmau, music_avqa, pope
 from moka_peft.evaluation import mme, pope
+from moka_peft.evaluation import mmbench, mme, pope
 from moka_peft.evaluation.benchmark import Benchmark
 from moka_peft.evaluation.question import Question, ask
 from moka_peft.evaluation.record import PROTOCOLS, Protocol, Record, read_records
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "music_avqa": music_avqa.BENCHMARK,
     "ave": ave.BENCHMARK,
     "mme": mme.BENCHMARK,
+    "mmbench": mmbench.BENCHMARK,
     "pope": pope.BENCHMARK,
     "mmau": mmau.BENCHMARK,
     "air_bench": air_bench.BENCHMARK,
