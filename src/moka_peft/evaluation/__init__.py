@@ -3,6 +3,7 @@
 from moka_peft.evaluation import air_bench, ave, mmau, music_avqa, pope
 from moka_peft.evaluation import mme, pope
 from moka_peft.evaluation import mmbench, mme, pope
+from moka_peft.evaluation import mmbench, mme, pope, seed_bench
 from moka_peft.evaluation.benchmark import Benchmark
 from moka_peft.evaluation.question import Question, ask
 from moka_peft.evaluation.record import PROTOCOLS, Protocol, Record, read_records
@@ -33,4 +34,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "pope": pope.BENCHMARK,
     "mmau": mmau.BENCHMARK,
     "air_bench": air_bench.BENCHMARK,
+    "seed_bench": seed_bench.BENCHMARK,
 }
