@@ -54,7 +54,8 @@ def test_yes_and_no(prediction, reference, strict, authors):
     ("rights", "accuracy", "plus", "images", "unpaired"),
     [
         (["11"], 100, 100, 1, 0),
-        (["10", "01", "11", "00"], 50, 25, 4, 0),
+        (["10", "10", "11", "00"], 50, 25, 4, 0),
+        (["01", "00"], 25, 0, 2, 0),
         (["110"], 100, 100, 1, 1),  # an odd picture loses its last
         (["0", "11"], 100, 100, 1, 1),
         (["1100"], 50, 50, 2, 0),  # four records of one picture are two pairs
@@ -104,6 +105,7 @@ def test_interval(tmp_path):
         expected = (max(0, total - half), total + half)
         found = result(tmp_path, rows, protocol)
         assert (found.score, found.interval) == (pytest.approx(total), pytest.approx(expected))
+    assert result(tmp_path, answers("count", ["11", "00", "00"])).interval[0] == 0
     assert result(tmp_path, rows + answers("OCR", ["11"])).interval is None  # one pair tells nothing of the spread
 
 
@@ -114,6 +116,8 @@ def whole():
 def test_all_right_is_2000_points(tmp_path):
     found = result(tmp_path, whole())
     assert (found.score, found.interval, found.unit, found.partial) == (2000, (2000, 2000), "points", None)
+    almost = result(tmp_path, whole() + answers("OCR", ["00"]))
+    assert almost.interval[0] < almost.score < almost.interval[1] == 2000
 
 
 def test_a_subtask_without_records_adds_nothing_and_makes_the_result_partial(tmp_path):
