@@ -39,7 +39,7 @@ def test_published_layout(folder):
     assert (picture.id, picture.text, picture.reference) == ("101", "How many?", "C")
     assert picture.images == (f"{folder}/SEED-Bench-image/1_2",)
     choices = {"A": "One", "B": "Two", "C": "Three", "D": "Four"}
-    assert picture.facts == {"choices": choices, "question_type": "Instances Counting"}
+    assert picture.facts == {"choices": choices, "question_type": "Instances Counting", "data_type": "image"}
     frames, video = seed_bench.load(folder, part="video")
     assert frames.images == tuple(f"{folder}/v1_video/{frame}" for frame in FRAMES)
     assert (video.images, video.videos) == ((), (f"{folder}/videos/94328.webm",))
@@ -85,10 +85,17 @@ def test_another_object_is_an_error(folder, entries, message):
 
 
 def test_question_types(tmp_path):
+    told = [("A", "x", "image"), ("B", "x", "image"), ("A", "y", "video"), ("A", None, None)]
     rows = [
-        {"id": str(number), "reference": "A", "prediction": said, "question_type": kind}
-        for number, (said, kind) in enumerate([("A", "x"), ("B", "x"), ("A", "y"), ("A", None)])
+        {"id": str(number), "reference": "A", "prediction": said, "question_type": kind, "data_type": medium}
+        for number, (said, kind, medium) in enumerate(told)
     ]
     result = scored("seed_bench", write_records(tmp_path, rows), "strict")
     assert result.score == 75.0
-    assert {name: share.score for name, share in result.groups.items()} == {"x": 50.0, "y": 100.0}
+    assert {name: share.score for name, share in result.groups.items()} == {
+        "image": pytest.approx(200 / 3),
+        "video": 100.0,
+        "x": 50.0,
+        "y": 100.0,
+    }
+    assert result.partial == "3 of 14,233 records of image, 1 of 5,009 records of video"

@@ -1,9 +1,6 @@
 """Benchmarks: load, ask, read the answers, score them; as we count and as the method's authors did."""
 
-from moka_peft.evaluation import air_bench, ave, mmau, music_avqa, pope
-from moka_peft.evaluation import mme, pope
-from moka_peft.evaluation import mmbench, mme, pope
-from moka_peft.evaluation import mmbench, mme, pope, seed_bench
+from moka_peft.evaluation import air_bench, ave, mmau, mmbench, mme, music_avqa, pope, seed_bench
 from moka_peft.evaluation.benchmark import Benchmark
 from moka_peft.evaluation.question import Question, ask
 from moka_peft.evaluation.record import PROTOCOLS, Protocol, Record, read_records
@@ -32,7 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "mme": mme.BENCHMARK,
     "mmbench": mmbench.BENCHMARK,
     "pope": pope.BENCHMARK,
+    "seed_bench": seed_bench.BENCHMARK,
     "mmau": mmau.BENCHMARK,
     "air_bench": air_bench.BENCHMARK,
-    "seed_bench": seed_bench.BENCHMARK,
 }

@@ -68,7 +68,7 @@ def _question(row: Row, types: Mapping[str, str]) -> Question:
         text_field(row, "question"),
         letters.reference_of(row, choices),
         **_media(row),
-        facts={"choices": choices, "question_type": types[number]},
+        facts={"choices": choices, "question_type": types[number], "data_type": _kind(row)},
         where=row.where,
     )
 
@@ -89,8 +89,13 @@ def _find(row: Row, name: str, kind: str) -> str:
 
 
 def score(records: Sequence[Record], judged: Sequence[Judged], protocol: Protocol) -> Score:
-    """Accuracy over all rows, and per question type where records name one."""
-    return score_shares(records, judged, lambda record: letters.named(record, "question_type"))
+    """Accuracy over all rows, over those on pictures and on videos, and per question type where records name one."""
+    return score_shares(records, judged, _groups)
+
+
+def _groups(record: Record) -> list[str]:
+    """A record that does not say what it is on, such as the authors', is taken to be on a picture."""
+    return [*(letters.named(record, "data_type") or ["image"]), *letters.named(record, "question_type")]
 
 
 BENCHMARK = Benchmark(
@@ -101,5 +106,5 @@ BENCHMARK = Benchmark(
     score,
     template=letters.TEMPLATE,
     options={"part": ("image", "video", "all")},
-    published={"all": 14233},  # on pictures
+    published={"image": 14233, "video": 5009},  # not "all": the pictures alone are a whole result
 )
