@@ -39,9 +39,14 @@ class Benchmark:
     def questions(self, folder: str | Path, **options: Any) -> Sequence[Question]:
         """The questions in the benchmark's folder. Raises ValueError for unknown options, FileNotFoundError for what is
         not in the folder."""
+        self.check_options(options)
+        return self.load(Path(folder).absolute(), **options)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raises ValueError for an option that the benchmark does not have, or not with this value."""
         for name, value in options.items():
             allowed = self.options.get(name)
             if allowed is None or value not in allowed:
-                expected = f"one of {', '.join(map(str, allowed))}" if allowed else f"some of {', '.join(self.options)}"
+                known = ", ".join(self.options) or "no options"
+                expected = f"one of {', '.join(map(str, allowed))}" if allowed else f"some of {known}"
                 raise ValueError(f"`{name}` of {self.title} is wrong: expected {expected}, got {value}. Correct it.")
-        return self.load(Path(folder).absolute(), **options)
