@@ -1,0 +1,5 @@
+"""Small made-up stand-ins of the benchmarks in their published layouts, with real media files."""
+
+from moka_peft.evaluation.generated.benchmarks import write_benchmark
+
+__all__ = ["write_benchmark"]
