@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from moka_peft.analysis.compare.statistics import holm, paired_difference, paired_ratio, paired_t, spread
+from moka_peft.analysis.compare.statistics import paired_difference, paired_ratio, paired_t, spread
 
 
 def test_spread_divides_by_one_less():
@@ -72,9 +72,3 @@ def test_no_difference_without_a_common_seed(make_runs):
 def test_ratio_is_paired_and_bears_one_slow_run():
     assert paired_ratio({0: 2.0, 1: 40.0, 2: 90.0, 3: 1.0}, {0: 1.0, 1: 20.0, 2: 3.0}) == 2.0
     assert paired_ratio({0: 1.0}, {1: 1.0}) is None
-
-
-def test_holm_by_hand():
-    """Sorted 0.01, 0.02, 0.04 times 3, 2, 1 is 0.03, 0.04, 0.04; never below the one before."""
-    assert holm([0.04, None, 0.01, 0.02]) == pytest.approx([0.04, None, 0.03, 0.04])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]

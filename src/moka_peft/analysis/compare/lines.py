@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from moka_peft.analysis.compare.results import Result, Row, Table
-from moka_peft.analysis.compare.statistics import Difference, Spread, holm, paired_difference, paired_ratio, spread
+from moka_peft.analysis.compare.statistics import Difference, Spread, paired_difference, paired_ratio, spread
+from moka_peft.evaluation.paired import holm
 from moka_peft.training.folder import RECIPE
 from moka_peft.training.methods import known_settings
 from moka_peft.training.metrics import LOWER_IS_BETTER

@@ -90,14 +90,3 @@ def paired_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> floa
     """
     ratios = [ours[seed] / theirs[seed] for seed in ours.keys() & theirs.keys() if theirs[seed] > 0]
     return float(np.median(ratios)) if ratios else None
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction for several comparisons at once: adjusted p values, in the order given; None stays None."""
-    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, place) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - rank)))
-        adjusted[place] = largest
-    return adjusted
