@@ -56,7 +56,10 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Each row and where it stands."""
     if not path.is_file():
         raise FileNotFoundError(f"records `{path}` not found. Correct the path.")
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8, got other bytes: {error}. Convert the file.") from error
     if text.lstrip().startswith("["):
         yield from ((f"{path}, row {number}", row) for number, row in enumerate(_parse(text, str(path)), 1))
         return
@@ -79,7 +82,10 @@ def _record(row: Any, where: str, needs: Mapping[str, Sequence[str]]) -> Record:
     said, right = next((form for form in FORMS if form[0] in row and form[1] in row), (None, None))
     if said is None or right is None:
         known = "; ".join(f"`{said}` and `{right}`" for said, right in FORMS)
-        raise ValueError(f"{where}: has the keys of no known record: expected {known}, got {', '.join(row)}.")
+        raise ValueError(
+            f"{where}: has the keys of no known record: expected {known}, got "
+            f"{', '.join(row) or 'none'}. Give a file of records."
+        )
     facts = {key: value for key, value in row.items() if key not in OURS}
     for name, keys in needs.items():
         key = next((key for key in keys if row.get(key) is not None), None)
@@ -87,7 +93,8 @@ def _record(row: Any, where: str, needs: Mapping[str, Sequence[str]]) -> Record:
             raise ValueError(f"{where}: `{keys[0]}` is missing: expected {' or '.join(keys)}. Add it to each record.")
         facts[name] = row[key]
     texts = {"prediction": _text(row, said, where), "reference": _text(row, right, where)}
-    return Record(str(row.get("id", "")), str(row.get("question", "")), **texts, facts=facts, where=where)
+    named = {key: "" if row.get(key) is None else str(row[key]) for key in ("id", "question")}
+    return Record(**named, **texts, facts=facts, where=where)
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:
