@@ -1,6 +1,7 @@
 """A benchmark's result under one protocol, as plain data: what is printed, written to JSON and compared."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,9 +31,18 @@ class Summary:
     details: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON data: `partial` says whether, `partial_because` why."""
-        data = asdict(self)
+        """Plain JSON data: `partial` says whether, `partial_because` why; a number that is none is null."""
+        data = _plain(asdict(self))
         return data | {"partial": self.partial is not None, "partial_because": self.partial}
+
+
+def _plain(value: Any) -> Any:
+    """The same without numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summarise(
