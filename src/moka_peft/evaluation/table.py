@@ -28,14 +28,15 @@ def summary_table(summaries: Mapping[str, Summaries]) -> Group:
     for name, both in summaries.items():
         first, *rest = (both.get(protocol) for protocol in protocols)
         results = [one for one in (first, *rest) if one]
-        shown.add_row(
+        _add(
+            shown,
             name + ("*" if any(one.partial for one in results) else ""),
             _number(first and first.score),
             _interval(first and first.interval),
             *(_number(one and one.score) for one in rest),
             f"{results[0].records:,}",
-            " / ".join(dict.fromkeys(f"{one.unparseable:,}" for one in results)),
-            " / ".join(dict.fromkeys(f"{one.dropped:,}" for one in results)),
+            "/".join(dict.fromkeys(f"{one.unparseable:,}" for one in results)),
+            "/".join(dict.fromkeys(f"{one.dropped:,}" for one in results)),
         )
     return Group(shown, *(Text(note) for note in _notes(summaries)))
 
@@ -53,10 +54,10 @@ def groups_table(both: Summaries) -> Table:
     """A row for all records of a benchmark and one for each group, with each protocol's score and interval."""
     results = list(both.values())
     shown = _table(["group"], ["records", *(word for protocol in both for word in (protocol, "95 %"))])
-    shown.add_row("all", f"{results[0].records:,}", *_pairs(results))
+    _add(shown, "all", f"{results[0].records:,}", *_pairs(results))
     for name in dict.fromkeys(name for one in results for name in one.groups):
         shares = [one.groups.get(name) for one in results]
-        shown.add_row(name, f"{next(share.records for share in shares if share):,}", *_pairs(shares))
+        _add(shown, name, f"{next(share.records for share in shares if share):,}", *_pairs(shares))
     return shown
 
 
@@ -70,7 +71,7 @@ def details_table(both: Summaries) -> Table | None:
     flat = [dict(_flat(one.details)) for one in both.values()]
     shown = _table(["detail"], both)
     for name in dict.fromkeys(name for details in flat for name in details):
-        shown.add_row(name, *(_value(details.get(name)) for details in flat))
+        _add(shown, name, *(_value(details.get(name)) for details in flat))
     return shown if shown.row_count else None
 
 
@@ -88,7 +89,8 @@ def comparison_table(comparison: Comparison) -> Group:
     adjusted = ["Holm"] if len(comparison.contrasts) > 1 else []
     shown = _table(["run"], ["score", "difference", "95 %", "better", "worse", "p", *adjusted])
     for one in comparison.contrasts:
-        shown.add_row(
+        _add(
+            shown,
             one.run,
             _number(one.score),
             _number(one.difference, "+.2f"),
@@ -120,11 +122,11 @@ def _told(comparison: Comparison) -> Iterator[str]:
 
 
 def _number(value: float | None, form: str = ".2f") -> str:
-    return NOTHING if value is None else format(value, form)
+    return NOTHING if value is None else format(round(value, 2) + 0.0, form)  # no -0.00
 
 
 def _interval(interval: Interval | None, form: str = ".2f") -> str:
-    return NOTHING if interval is None else f"{interval[0]:{form}}..{interval[1]:{form}}"
+    return NOTHING if interval is None else f"{_number(interval[0], form)}..{_number(interval[1], form)}"
 
 
 def _p_value(p: float) -> str:
@@ -132,13 +134,18 @@ def _p_value(p: float) -> str:
 
 
 def _value(value: Any) -> str:
-    return NOTHING if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    return NOTHING if value is None else _number(value) if isinstance(value, float) else str(value)
 
 
 def _table(words: Sequence[str], numbers: Sequence[str] | Mapping[Any, Any]) -> Table:
-    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="")
+    shown = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False, header_style="")
     for name in words:
         shown.add_column(name, overflow="fold")
     for name in numbers:
         shown.add_column(name, justify="right", no_wrap=True)
     return shown
+
+
+def _add(table: Table, *cells: str) -> None:
+    """A row of plain text: brackets in a name are no markup."""
+    table.add_row(*map(Text, cells))
