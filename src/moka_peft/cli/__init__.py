@@ -18,6 +18,7 @@ VERBS = {
     "chat": ("moka_peft.cli.chat:run", "Talk to a trained model, with media, over several turns."),
     "route": ("moka_peft.cli.route:run", "Draw a sample's tokens by modality and turn."),
     "compare": ("moka_peft.cli.compare:run", "Compare methods on a recipe: seeds, intervals, costs, a report."),
+    "score": ("moka_peft.cli.score:run", "Score a benchmark's answers, strictly and as MokA's authors did."),
     "bench": ("moka_peft.cli.bench:run", "Time LoRA's and MokA's training steps on your machine and model."),
     "analyze": ("moka_peft.cli.analyze:run", "Show why an adapter does what it does: whose tokens, which words."),
     "import-authors-adapter": (
