@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from moka_peft.evaluation import BENCHMARKS, Benchmark, Judged, Record, Score
-from moka_peft.evaluation.comparison import Table, compare_records
+from moka_peft.evaluation import BENCHMARKS, PROTOCOLS, Benchmark, Judged, Record, Score
+from moka_peft.evaluation.comparison import SCORED_TOGETHER, Table, compare_records
 from moka_peft.evaluation.paired import half_width, mcnemar, newcombe_interval
 from moka_peft.evaluation.score import score_shares
 
@@ -99,6 +99,16 @@ def _sum(records: Sequence[Record], judged: Sequence[Judged], protocol: str) -> 
         worth = [50 * (a + b) + 100 * a * b for a, b in zip(rights[::2], rights[1::2], strict=True)]
         pairs.setdefault(subtask, []).extend(worth)
     return Score(sum(sum(worth) / len(worth) for worth in pairs.values()), None)
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - SCORED_TOGETHER.keys()))
+def test_other_scores_are_means_over_records(name):
+    """What the intervals of their differences rest on."""
+    facts = {"type": ["Audio", "Counting"], "choices": {"A": "a", "B": "b"}, "question_type": "x"}
+    asked = [Record("", "", "event:Bark start_time:0 end_time:3", "", facts) for _ in range(3)]
+    for protocol in PROTOCOLS:
+        judged = [Judged("", right) for right in (1.0, 0.0, 0.5)]
+        assert BENCHMARKS[name].score(asked, judged, protocol).score == pytest.approx(50)
 
 
 @pytest.mark.parametrize(("other", "message"), [
