@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moka_peft.data.formats.row import MediaFolder, Row
-from moka_peft.evaluation import BENCHMARKS, letters
+from moka_peft.evaluation import letters
 
 from .records import judge, scored, write_records
 

@@ -37,10 +37,22 @@ class Benchmark:
     unit: str = "%"
 
     def questions(self, folder: str | Path, **options: Any) -> Sequence[Question]:
-        """The questions in the benchmark's folder. Raises ValueError for unknown options, FileNotFoundError for what is
-        not in the folder."""
+        """The questions in the benchmark's folder. Raises ValueError for unknown options, for none at all and for an id
+        that two of them have, FileNotFoundError for what is not in the folder."""
         self.check_options(options)
-        return self.load(Path(folder).absolute(), **options)
+        questions = self.load(Path(folder).absolute(), **options)
+        if not questions:
+            chosen = "".join(f", {name} {value}" for name, value in options.items())
+            raise ValueError(f"{self.title} in `{folder}`{chosen} has no questions: expected at least one. Correct it.")
+        seen: dict[str, str] = {}
+        for question in questions:
+            if question.id in seen:
+                raise ValueError(
+                    f"{question.where}: its id {question.id} is that of {seen[question.id]}, too: expected one for "
+                    "each question. Correct the row, or download the file again."
+                )
+            seen[question.id] = question.where
+        return questions
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises ValueError for an option that the benchmark does not have, or not with this value."""
