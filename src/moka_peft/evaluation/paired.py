@@ -1,7 +1,7 @@
 """How far two models' answers to the same questions differ: a test, intervals, and a correction for several tests.
 
-Questions are taken as independent of each other: where several are asked about one picture, an interval is a little
-too narrow.
+Questions are taken as independent of each other: where several are asked about one picture, an interval may be
+too narrow, and p too small.
 """
 
 import math
@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import bdtr
 
+from moka_peft.evaluation.score import Interval
 from moka_peft.training.metrics import wilson_interval
 
-Interval = tuple[float, float]
 P = TypeVar("P", float, float | None)
 Z = 1.96  # 95 %, as wilson_interval has it
 
