@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,16 @@ from moka_peft import RoutingSpec
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
+
+
+def pytest_collection_finish():
+    """Keeps collections of garbage off what is imported: each Trainer asks for one, 0.4 s over 700,000 objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # for what goes as the interpreter ends
 
 
 def pytest_addoption(parser):
