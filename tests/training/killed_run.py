@@ -4,6 +4,7 @@ Globals: recipe (path), overrides, log (path of its output), moment (a key of MO
 "watched", which lives until someone kills it, step (path of a file that tells the step it is in).
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -86,6 +87,7 @@ MOMENTS = {
 }
 
 if __name__ == "__main__":
+    gc.freeze()  # else a collection would visit, and so copy, all that this process forked with
     multiprocessing.set_start_method("fork", force=True)  # data loaders as in a run started by hand
     settings = globals()
     if settings["moment"]:

@@ -4,6 +4,7 @@ Globals: rank, port, recipe (path), overrides, log (path of this process's outpu
 shard (whether FSDP2 splits the model).
 """
 
+import gc
 import os
 
 from accelerate.state import AcceleratorState, DistributedType, PartialState
@@ -52,6 +53,7 @@ def shard() -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # else a collection would visit, and so copy, all that this process forked with
     settings = globals()
     os.environ |= {
         "RANK": str(settings["rank"]),

@@ -4,6 +4,7 @@ Globals: recipe (path), out (folder), log (path: a line per run that starts), di
 live), processes.
 """
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -45,6 +46,7 @@ def build_dying(*args):
 
 
 if __name__ == "__main__":  # processes that it starts import it, too
+    gc.freeze()  # else a collection would visit, and so copy, all that this process forked with
     cell.train, run.build_trainer = train_logged, build_dying
     wanted = Wanted(("lora", "moka"), {"lora": 2, "moka": 1}, ("rank",))
     grid = plan_grid(load_recipe(settings["recipe"]), wanted)
