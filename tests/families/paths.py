@@ -187,16 +187,18 @@ def is_adapted(model: nn.Module) -> bool:
     return any(ATTRIBUTE in module.__dict__ for module in model.modules())
 
 
-def take(path: Callable[[Case, nn.Module], Pairs], case: Case) -> str | None:
-    """Asserts that the adapted model is right, or else that the base is not either, and then says what that does."""
-    for options in ({},) if path in COMPILED else ({}, {"interaction": "text_query"}):
-        failure = failure_of(path, case, case.adapted(**options))
-        if failure is not None:
-            base = failure_of(path, case, case.fresh_base())
-            if base is None:
-                raise failure
-            return "base differs" if isinstance(base, AssertionError) else f"base refuses ({type(base).__name__})"
-    return None
+def take(path: Callable[[Case, nn.Module], Pairs], case: Case, **options: str) -> str | None:
+    """Asserts that the adapted model is right, or else that the base is not either, and then says what that does.
+
+    `options`: those of the adapter.
+    """
+    failure = failure_of(path, case, case.adapted(**options))
+    if failure is None:
+        return None
+    base = failure_of(path, case, case.fresh_base())
+    if base is None:
+        raise failure
+    return "base differs" if isinstance(base, AssertionError) else f"base refuses ({type(base).__name__})"
 
 
 def failure_of(path: Callable[[Case, nn.Module], Pairs], case: Case, model: nn.Module) -> Exception | None:

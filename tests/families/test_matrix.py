@@ -10,8 +10,9 @@ from .paths import COMPILED, PATHS, take
 from .table import END, START
 from .zoo import FAMILIES
 
-SLOW = {name for name, path in PATHS.items() if path in COMPILED}  # seconds each; three families stand for all
-COMPILED_BY_DEFAULT = ("qwen2_5_vl", "llava", "qwen2_audio")
+SLOW = {name for name, path in PATHS.items() if path in COMPILED}  # seconds each
+SAMPLED = ("qwen2_5_vl", "llava", "qwen2_audio")
+"""Families that stand for all: with images and videos, with images, and with audio."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_behaviour(cases, family, behaviour, record_property):
 def path_cells():
     for family in FAMILIES:
         for path in PATHS:
-            sampled = path == "compiled decoder" and family in COMPILED_BY_DEFAULT
+            sampled = path == "compiled decoder" and family in SAMPLED
             marks = [pytest.mark.slow] if path in SLOW and not sampled else []
             yield pytest.param(family, path, marks=marks, id=f"{family}-{path}")
 
@@ -38,6 +39,20 @@ def path_cells():
 def test_path(cases, family, path, record_property):
     note = take(PATHS[path], cases[family])
     record_property("cell", [family, path, note or ""])
+
+
+def text_query_cells():
+    for family in FAMILIES:
+        marks = [] if family in SAMPLED else [pytest.mark.slow]
+        yield from (
+            pytest.param(family, path, marks=marks, id=f"{family}-{path}") for path in PATHS if path not in SLOW
+        )
+
+
+@pytest.mark.parametrize(("family", "path"), list(text_query_cells()))
+def test_path_where_text_asks(cases, family, path):
+    """What decoding keeps of a prompt is another thing there; it does not depend on the family."""
+    take(PATHS[path], cases[family], interaction="text_query")
 
 
 def test_the_documented_table_has_every_cell():
