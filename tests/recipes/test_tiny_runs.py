@@ -1,6 +1,8 @@
 """Every recipe of the paper's scenarios from end to end, tiny: both stages, what trained, what did not, an answer."""
 
 import json
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from moka_peft.training import run as training_run
 from moka_peft.training.parts import find_parts
 
 from .conftest import ALIGNED, ROOT
-from .test_texts import commands_of
+from .test_texts import BACKBONES, commands_of
 
 MEDIA = {  # what a scenario's made-up data holds, and the question's option of `moka generate`
     "avt": {"--video": "music_avqa*/video*/*.mp4", "--audio": "audiocaps*/**/*.wav"},
     "vt": {"--image": "a_okvqa*/**/*.jpg"},
     "st": {"--audio": "librispeech*/**/*.flac"},
 }
+PAIRS = {("avt", "llama2"), ("avt", "qwen2_5_vl"), ("vt", "llama3"), ("st", "qwen2")}
+"""Every scenario and every backbone: the recipes of a stage differ in the backbone alone, as test_texts.py proves."""
 PART = {"visual": "vision", "audio": "audio"}
 LONGEST = "3"  # tokens of an answer
 
@@ -37,6 +41,11 @@ def bases(monkeypatch) -> list[Any]:
 
     monkeypatch.setattr(training_run, "load_model", open_and_keep)
     return opened
+
+
+def scenarios() -> Iterator[Any]:
+    for task, key in product(MEDIA, BACKBONES):
+        yield pytest.param(task, key, marks=[] if (task, key) in PAIRS else [pytest.mark.slow])
 
 
 def weights_of(base: Any) -> dict[str, torch.Tensor]:
@@ -79,8 +88,7 @@ def check_run(folder: Path, base: Any, opened: dict[str, torch.Tensor]) -> dict[
     return trained
 
 
-@pytest.mark.parametrize("key", ["llama2", "llama3", "qwen2", "qwen2_5_vl"])
-@pytest.mark.parametrize("task", MEDIA)
+@pytest.mark.parametrize(("task", "key"), list(scenarios()))
 def test_both_stages_run(task: str, key: str, run_tiny, bases, place: Path, capsys):
     first = run_tiny(f"paper/{task}/stage1_{key}")
     aligned = check_run(first, *bases[0])
