@@ -71,8 +71,16 @@ def test_static_cache_with_compiled_steps(adapted, ids):
     assert torch.equal(model.generate(ids, compile_config=config, **options), expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"prefill_chunk_size": 7}], ids=str)
-@pytest.mark.parametrize("merge", [False, True], ids=["unmerged", "merged"])
+@pytest.mark.parametrize(
+    ("merge", "options"),
+    [
+        (False, {}),
+        (True, {}),
+        (False, {"prefill_chunk_size": 7}),
+        pytest.param(True, {"prefill_chunk_size": 7}, marks=pytest.mark.slow),
+    ],
+    ids=["unmerged", "merged", "unmerged-chunked", "merged-chunked"],
+)
 def test_compiled_steps_of_generate_are_one_graph(adapted, ids, merge, options):
     """Lowered, as on a GPU, where `generate` compiles the steps on a static cache by itself."""
     from torch._dynamo.testing import CompileCounterWithBackend
