@@ -1,5 +1,6 @@
 """Every family does what every other does: one test per cell, and the table of them in docs/models.md."""
 
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from .behaviours import BEHAVIOURS
 from .case import Case
 from .paths import COMPILED, PATHS, take
+from .quantizers import KINDS
 from .table import END, START
 from .zoo import FAMILIES
 
@@ -20,8 +22,16 @@ def cases():
     return {name: Case(family) for name, family in FAMILIES.items()}
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS)
-@pytest.mark.parametrize("family", FAMILIES)
+def behaviour_cells():
+    """Each family on one kind of quantized base, those that stand for all on every kind."""
+    for family, kind in zip(FAMILIES, cycle(KINDS)):
+        others = set() if family in SAMPLED else {f"{other} base" for other in KINDS if other != kind}
+        for behaviour in BEHAVIOURS:
+            marks = [pytest.mark.slow] if behaviour in others else []
+            yield pytest.param(family, behaviour, marks=marks, id=f"{family}-{behaviour}")
+
+
+@pytest.mark.parametrize(("family", "behaviour"), list(behaviour_cells()))
 def test_behaviour(cases, family, behaviour, record_property):
     note = BEHAVIOURS[behaviour](cases[family])
     record_property("cell", [family, behaviour, note or ""])
