@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +15,6 @@ from moka_peft import RoutingSpec
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
-
-
-def pytest_collection_finish():
-    """Keeps collections of garbage off what is imported: each Trainer asks for one, 0.4 s over 700,000 objects."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure():
-    gc.unfreeze()  # for what goes as the interpreter ends
 
 
 def pytest_addoption(parser):
@@ -38,6 +28,17 @@ def pytest_terminal_summary(terminalreporter, config):
         reports = terminalreporter.stats.get("passed", [])
         cells = [value for report in reports for name, value in report.user_properties if name == "cell"]
         terminalreporter.write_line(write_tables(Path(config.getoption("--models-table")), cells))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_no_garbage() -> Iterator[None]:
+    """Collections pass by what is imported: Trainers and time_rounds ask for one each, 0.4 s over 700,000 objects."""
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "unfreeze", lambda: None)  # which time_rounds calls
+        yield
+    gc.unfreeze()  # for what goes as the interpreter ends
 
 
 BOS, USER, SEP, END, EOS, IMAGE, AUDIO = 1, 2, 3, 4, 5, 50, 60
