@@ -82,6 +82,15 @@ def tiny_lm() -> Callable[..., LlamaForCausalLM]:
     return build
 
 
+@pytest.fixture(scope="module")
+def without_plots() -> Iterator[None]:
+    """Runs draw nothing, which takes 0.25 s each; what they draw is for tests/training/test_run.py and test_plot.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        for plot in ("draw_loss", "draw_scores", "draw_learning_rate"):
+            patch.setattr(f"moka_peft.training.run.{plot}", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Vectors recorded from the authors' layers, where they lie beside the checkout; else the test is skipped."""

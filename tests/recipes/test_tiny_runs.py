@@ -18,6 +18,8 @@ from moka_peft.training.parts import find_parts
 from .conftest import ALIGNED, ROOT
 from .test_texts import BACKBONES, commands_of
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 MEDIA = {  # what a scenario's made-up data holds, and the question's option of `moka generate`
     "avt": {"--video": "music_avqa*/video*/*.mp4", "--audio": "audiocaps*/**/*.wav"},
     "vt": {"--image": "a_okvqa*/**/*.jpg"},

@@ -15,6 +15,8 @@ from moka_peft.training.best import Stopping, best_step, is_last, is_over
 from moka_peft.training.checkpoint import CheckpointMarking, checkpoints
 from moka_peft.training.weights import take_best
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 
 def log(*losses: float) -> list[dict]:
     entries = [

@@ -17,6 +17,8 @@ from moka_peft.data.digit_strips import draw_strip
 from moka_peft.training import RecipeError, load_adapted, load_recipe, train
 from moka_peft.training.earlier_parts import FILE, WEIGHTS, keep_parts, restore_parts
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 PROJECTOR = "vision_projector."
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from moka_peft.cli import call
 from moka_peft.training import load_recipe, train
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 
 class FakeHub:
     """Stands in for HfApi; keeps what it was sent."""

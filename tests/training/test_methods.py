@@ -14,6 +14,8 @@ from moka_peft.training import load_adapted, load_recipe
 from moka_peft.training.methods import CONFIGS, PEFTS_OWN, TITLES
 from moka_peft.tuner.config import RoutedConfig
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 QUICKSTART = str(Path(__file__).parents[2] / "recipes" / "quickstart.yaml")
 SMALL = (
     "training.batch_size=4 training.num_workers=0 training.warmup_steps=0 data.train.size=12 data.eval.size=2 "
@@ -27,10 +29,8 @@ def method(request):
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch):
-    """train(method, ...) -> the folder of a run of the quickstart recipe on a few samples, without its plots."""
-    for plot in ("draw_loss", "draw_scores", "draw_learning_rate"):
-        monkeypatch.setattr(f"moka_peft.training.run.{plot}", lambda *_: None)
+def train(tmp_path: Path):
+    """train(method, ...) -> the folder of a run of the quickstart recipe on a few samples."""
 
     def run(method: str, *settings: str) -> Path:
         chosen = ["training.steps=3", *SMALL, *settings, f"adapter.method={method}", f"output_dir={tmp_path / 'run'}"]

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from moka_peft.training import load_adapted, load_recipe, train
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 ROOT = Path(__file__).parents[2]
 SHORT = ["training.steps=2", "training.batch_size=4", "evaluation.steps=1", "data.eval.size=4", "data.train.size=8"]
 PARTS = {"avt": ("vision", "audio"), "vt": ("vision",), "st": ("audio",)}

@@ -11,6 +11,8 @@ from moka_peft.training.card import _data
 from moka_peft.training.reading import plan_batches
 from moka_peft.training.recipe_file import write_recipe
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 VALID = "model: {name: tiny-avt}\noutput_dir: runs/x\ntraining: {steps: 10, batch_size: 2}\n"
 SETS = ("music_avqa", "llava_instruct", "audiocaps")
 

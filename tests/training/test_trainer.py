@@ -14,6 +14,8 @@ from moka_peft.training import MokaTrainer, load_adapted, load_recipe, train
 from moka_peft.training import run as training_run
 from moka_peft.training.parts import find_parts, part_of
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 
 @pytest.fixture
 def trainer(write_yaml, monkeypatch):
