@@ -14,7 +14,9 @@ import pytest
 from moka_peft.data import AvDigits, Sample
 from moka_peft.training import load_recipe, train
 
-SAMPLES, STEPS = 24, 20
+pytestmark = pytest.mark.usefixtures("without_plots")
+
+SAMPLES, STEPS = 12, 8  # of two or four samples: a second epoch begins
 
 
 def write_jsonl(folder: Path, samples: list[Sample]) -> None:
@@ -42,7 +44,7 @@ def row(sample: Sample) -> dict[str, Any]:
 
 @pytest.fixture
 def losses(write_yaml: Callable[..., Path], tmp_path: Path) -> Iterator[Callable[..., list[float]]]:
-    """losses("jsonl", "training.packing=true", ...) -> what 20 steps log."""
+    """losses("jsonl", "training.packing=true", ...) -> what all steps log."""
     samples = list(AvDigits("train", SAMPLES, groups=["Visual"]))
     recipe = write_yaml("data:\n  train: {name: av_digits, split: train, size: 20}", "data: {train: {path: ROWS}}")
     recipe.write_text(recipe.read_text().replace("  eval: {name: av_digits, split: test, size: 6}\n", ""))
