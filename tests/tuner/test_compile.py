@@ -12,6 +12,12 @@ def fresh_compiler():
 
 
 @pytest.fixture
+def one_layer(adapted, tiny_lm):
+    """`adapted` on one layer, which has every kind of matrix: a compiler takes as long as there are layers."""
+    return lambda **config: adapted(base=tiny_lm(num_hidden_layers=1), **config)
+
+
+@pytest.fixture
 def ids(chat):
     return torch.cat([chat("vvxyz", "pp"), chat("xavwq", "mm")])
 
@@ -21,15 +27,15 @@ def compiled(model):
 
 
 @pytest.mark.parametrize("interaction", ["cross_attention", "text_query"])
-def test_eval_forward(adapted, ids, interaction):
-    model = adapted(interaction=interaction).double()
+def test_eval_forward(one_layer, ids, interaction):
+    model = one_layer(interaction=interaction).double()
     with torch.no_grad():
         expected, got = model(ids).logits, compiled(model)(ids).logits
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_merged(adapted, ids, chat):
-    model = adapted().double()
+def test_merged(one_layer, ids, chat):
+    model = one_layer().double()
     model.merge_adapter()
     run = compiled(model)
     with torch.no_grad():
@@ -37,8 +43,8 @@ def test_merged(adapted, ids, chat):
             torch.testing.assert_close(run(rows).logits, model(rows).logits, rtol=1e-10, atol=1e-12)
 
 
-def test_training_forward_and_backward(adapted, ids):
-    model = adapted().double().train()
+def test_training_forward_and_backward(one_layer, ids):
+    model = one_layer().double().train()
     mask = torch.ones_like(ids)
     gradients = []
     for run in (model, compiled(model)):
@@ -50,10 +56,10 @@ def test_training_forward_and_backward(adapted, ids):
         torch.testing.assert_close(gradients[1][name], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_other_layouts_of_the_same_shape_do_not_recompile(adapted, chat):
+def test_other_layouts_of_the_same_shape_do_not_recompile(one_layer, chat):
     from torch._dynamo.testing import CompileCounterWithBackend
 
-    counter, model = CompileCounterWithBackend("eager"), adapted().double()
+    counter, model = CompileCounterWithBackend("eager"), one_layer().double()
     run = torch.compile(model, fullgraph=True, backend=counter)
     with torch.no_grad():
         for turn in ("vvxyz", "xavwq", "aaaaq"):
@@ -97,10 +103,10 @@ def test_compiled_steps_of_generate_are_one_graph(adapted, ids, merge, options):
     assert torch.equal(got, expected) and counter.frame_count >= 1
 
 
-def test_a_compiled_step_outside_generate_may_be_media(adapted, chat):
+def test_a_compiled_step_outside_generate_may_be_media(one_layer, chat):
     from transformers import StaticCache
 
-    model, ids = adapted(interaction="none").double(), chat("xyvaz")
+    model, ids = one_layer(interaction="none").double(), chat("xyvaz")
     run, cache = compiled(model), StaticCache(config=model.config, max_cache_len=16)
     with torch.no_grad():
         expected, logits = model(ids).logits, [model(ids[:, :1], past_key_values=cache).logits]
