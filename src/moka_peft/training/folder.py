@@ -23,6 +23,7 @@ WITHOUT_EFFECT = {
     "push_to_hub",
     "training.report_to",
     "data.cache",
+    "evaluation.benchmarks",
 }  # on the result: a resumed run may change them
 ALWAYS_SO = {"evaluation.before": True}
 """What held for runs whose recipes were written before these keys were there."""
@@ -121,7 +122,7 @@ def _clear(folder: Path) -> None:
 def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
     earlier = ALWAYS_SO | flatten(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
     now = flatten(settings)
-    keys = (earlier.keys() | now.keys()) - WITHOUT_EFFECT
+    keys = {key for key in earlier.keys() | now.keys() if not _is_without_effect(key)}
     changed = sorted(key for key in keys if earlier.get(key) != now.get(key))
     if changed:
         shown = ", ".join(f"{key}: {earlier.get(key)} -> {now.get(key)}" for key in changed)
@@ -129,6 +130,10 @@ def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
             f"`resume` needs the recipe the run began with, but it differs ({shown}). Undo the change, "
             "or start a new run in another folder."
         )
+
+
+def _is_without_effect(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

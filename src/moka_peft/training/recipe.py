@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 from moka_peft.training.recipe_adapter import Adapter, Count, Share, adapter_conflicts
 from moka_peft.training.recipe_conflicts import run_conflicts, section
 from moka_peft.training.recipe_data import Data, data_conflicts
+from moka_peft.training.recipe_evaluation import Evaluation
 from moka_peft.training.recipe_model import Model, Section, model_conflicts
 
 
@@ -38,7 +39,6 @@ def repository_id(name: str) -> str:
     return name
 
 
-Metric = Literal["exact_match", "contains", "token_f1", "wer"]
 HeldOutMetric = Literal["loss", "exact_match", "contains", "token_f1", "wer"]
 
 
@@ -91,19 +91,6 @@ class Training(Section):
     deterministic: bool | None = None
 
 
-class Evaluation(Section):
-    """How the held-out questions are answered: greedy, in batches, every `steps` if that is set; and compared.
-
-    before: also before training, which says nothing of an adapter that begins at zero.
-    """
-
-    metric: Metric = "exact_match"
-    batch_size: PositiveInt = 64
-    max_new_tokens: PositiveInt = 16
-    steps: PositiveInt | None = None
-    before: bool = True
-
-
 class Recipe(Section):
     """A whole training run; `load_recipe` reads one from YAML."""
 
@@ -121,8 +108,10 @@ class Recipe(Section):
     overwrite: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result: everything but where it goes and how an earlier run is treated."""
-        settings = self.model_dump(exclude={"output_dir", "resume", "overwrite"})
+        """What decides the result: everything but where it goes, how an earlier run is treated, and its benchmarks."""
+        settings = self.model_dump(
+            exclude={"output_dir": True, "resume": True, "overwrite": True, "evaluation": {"benchmarks"}}
+        )
         return settings | {"train": {part: part in self.trained_parts() for part in settings["train"]}}
 
     def trained_parts(self) -> list[str]:

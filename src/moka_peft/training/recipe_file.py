@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from moka_peft.training.folder import write_whole
 from moka_peft.training.recipe import Recipe, conflicts
 from moka_peft.training.recipe_conflicts import missing_here
+from moka_peft.training.recipe_evaluation import Asked, Benchmarks
 from moka_peft.training.recipe_problems import Key, dotted, report
 
 
@@ -81,6 +82,24 @@ def _shrunk(data: dict[str, Any]) -> dict[str, Any]:
         return shrink_recipe(data)
     except ValueError as error:
         raise RecipeError([str(error)]) from error
+
+
+def read_benchmarks(words: Sequence[str]) -> dict[str, Asked]:
+    """The sections of `evaluation.benchmarks` that words such as `mme.folder=data/MME` make up.
+
+    Raises RecipeError with all that is wrong with them.
+    """
+    prefix = ("evaluation", "benchmarks")
+    data, places = {}, {(): "command line"}
+    problems = _override(data, places, [".".join([*prefix, word]) for word in words])
+    try:
+        found = Benchmarks.model_validate((data.get("evaluation") or {}).get("benchmarks") or {})
+    except ValidationError as error:
+        errors = [{**each, "loc": (*prefix, *each["loc"])} for each in error.errors()]
+        raise RecipeError(problems + report(errors, [], places)) from error
+    if problems:
+        raise RecipeError(problems)
+    return found.chosen()
 
 
 def check_machine(recipe: Recipe) -> None:

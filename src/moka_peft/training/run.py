@@ -106,7 +106,10 @@ def _run(recipe: Recipe, out: Path, notes: dict[str, Any], console: Console) -> 
     kept = recipe.training.keep_checkpoints + bool(recipe.training.best)
     on_first(lambda: folder.check_space(out, model.get_nb_trainable_parameters()[0], kept))
 
-    collator, limits = held_out_collator(recipe, processor), recipe.evaluation.model_dump(exclude={"steps", "before"})
+    collator, limits = (
+        held_out_collator(recipe, processor),
+        recipe.evaluation.model_dump(exclude={"steps", "before", "benchmarks"}),
+    )
     if recipe.data.on_bad_sample == "skip":
         questions = keep_readable(questions, collator, out / folder.SKIPPED)
     if recipe.data.eval is not None and not len(questions):

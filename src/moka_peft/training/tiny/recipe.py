@@ -34,9 +34,7 @@ def shrink_recipe(data: Mapping[str, Any]) -> Data:
     small["model"] = _model(data["model"], place / "parts")
     small["data"] = _data(data["data"], place / "data")
     small["training"] = _training(data.get("training") or {})
-    small["evaluation"] = _limited(
-        {"batch_size": 2, "max_new_tokens": 4, **(data.get("evaluation") or {})}, "evaluation"
-    )
+    small["evaluation"] = _evaluation(data.get("evaluation") or {})
     small.pop("push_to_hub", None)
     return small | ({} if small.get("resume") else {"overwrite": True})
 
@@ -106,6 +104,20 @@ def _source(source: Data, place: Path) -> Data:
 def _training(section: Data) -> Data:
     small = _limited({key: value for key, value in section.items() if key != "epochs"}, "training")
     return small | {"steps": STEPS, "save_steps": 1, "num_workers": 0, "num_threads": 1}
+
+
+def _evaluation(section: Data) -> Data:
+    """Few and short answers; benchmarks lose their folders, for `moka eval --tiny` makes up others."""
+    small = _limited({"batch_size": 2, "max_new_tokens": 4, **section}, "evaluation")
+    if benchmarks := section.get("benchmarks"):
+        kept = {
+            name: {key: value for key, value in (one or {}).items() if key != "folder"}
+            for name, one in benchmarks.items()
+        }
+        small["benchmarks"] = {
+            name: {**one, "max_new_tokens": SMALL["evaluation"]["max_new_tokens"]} for name, one in kept.items()
+        }
+    return small
 
 
 def _limited(section: Data, name: str) -> Data:
