@@ -29,14 +29,17 @@ def generate_answers(
     try:
         for start in range(0, len(samples), batch_size):
             asked = [samples[i] for i in range(start, min(start + batch_size, len(samples)))]
-            answers += _generate(model, processor, collate(asked), max_new_tokens)[: len(asked)]  # without blank rows
+            answers += answer_batch(model, processor, collate(asked), max_new_tokens)[
+                : len(asked)
+            ]  # without blank rows
     finally:
         model.train(training)
     return answers
 
 
 @torch.no_grad()
-def _generate(model: Any, processor: Any, batch: dict[str, Any], max_new_tokens: int) -> list[str]:
+def answer_batch(model: Any, processor: Any, batch: dict[str, Any], max_new_tokens: int) -> list[str]:
+    """The greedy answer to each row of a batch of left-padded prompts; the model is in the mode to answer in."""
     batch = _on_device(batch, model)
     options = {"synced_gpus": True} if is_sharded() else {}  # a process that is done goes on until all are
     output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, **options)
