@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -40,11 +41,12 @@ def is_sharded() -> bool:
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
+def process_group(patience: timedelta | None = None) -> Iterator[None]:
     """Connects the processes of a run, before transformers would: gloo on the CPU, NCCL on GPUs.
 
     A group that the caller made stays; one made here ends with the block, but not after an error, where the others
-    may be waiting for what will never come: then the launcher ends them all.
+    may be waiting for what will never come: then the launcher ends them all. patience: how long one waits for
+    another, if not the minutes that torch would.
     """
     if world_size() == 1 or distributed.is_initialized():
         yield
@@ -52,7 +54,7 @@ def process_group() -> Iterator[None]:
     device = torch.device(local_device())
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     yield
     distributed.barrier()
     distributed.destroy_process_group()
