@@ -13,6 +13,7 @@ import typer
 VERBS = {
     "train": ("moka_peft.cli.train:run", "Train an adapter from a recipe, or resume its run."),
     "validate": ("moka_peft.cli.validate:run", "Check a recipe, its files and its samples; loads no model."),
+    "eval": ("moka_peft.cli.eval:run", "Run benchmarks on adapters and models, and score them."),
     "plan": ("moka_peft.cli.plan:run", "Count parameters, memory per GPU and tokens per step; downloads nothing."),
     "generate": ("moka_peft.cli.generate:run", "Answer one question on files of your own."),
     "chat": ("moka_peft.cli.chat:run", "Talk to a trained model, with media, over several turns."),
