@@ -1,11 +1,11 @@
 """Times `moka eval`'s runner over a benchmark beside `model.generate` alone on the same batches.
 
-    python bench/bench_eval.py        # two minutes on two cores
+    python bench/bench_eval.py        # three minutes on two cores
 
 The runner reads media files, makes batches, generates, writes each batch to disk, scores all records by both protocols
 and writes them; `generate` gets the batches ready-made. POPE's and MMAU's questions are made up, with pictures and
-recordings; the model is the embedded default at random, which answers with as many tokens as it may. In turn:
-`generate` twice, the runner in one process, and with a worker that loads media ahead. Also processor seconds, of
+recordings; the model is the embedded default at random, with 8 layers, which answers with as many tokens as it may. In
+turn: `generate` twice, the runner in one process, and with a worker that loads media ahead. Also processor seconds, of
 workers too, which other programs on the machine change less. Writes bench/results/eval.json.
 """
 
@@ -40,10 +40,12 @@ NAMES = ("pope", "mmau")
 BAR = 1.05  # of the runner's time over `generate`'s
 
 
-def build(device: str, seed: int) -> tuple[Any, Any, Collator]:
-    """The embedded default at random, on which no answer ends early."""
-    torch.manual_seed(seed)
-    model = CompositeForConditionalGeneration(tiny_avt_config()).eval().to(device)
+def build(options: argparse.Namespace) -> tuple[Any, Any, Collator]:
+    """The embedded default with more layers, at random, on which no answer ends early."""
+    torch.manual_seed(options.seed)
+    config: Any = tiny_avt_config()
+    config.text_config.num_hidden_layers = options.layers
+    model = CompositeForConditionalGeneration(config).eval().to(options.device)
     model.generation_config.eos_token_id = None
     processor = tiny_avt_processor()
     return model, processor, Collator(processor)
@@ -141,11 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.set_defaults(rounds=5, warmup=1, attempts=1, threads=1)
     parser.add_argument("--samples", type=int, default=64, help="questions of each benchmark, at least")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=8, help="of the text decoder")
     parser.add_argument("--new-tokens", type=int, default=64)
     options = parser.parse_args(arguments)
-    record = header("bench_eval", options, arguments) | {"bar": BAR, "benchmarks": {}}
+    record = header("bench_eval", options, arguments) | {"bar": BAR, "layers": options.layers, "benchmarks": {}}
     with fixed_threads(options.threads), tempfile.TemporaryDirectory() as place:
-        opened = build(options.device, options.seed)
+        opened = build(options)
         for name in NAMES:
             task = task_of(name, Path(place), options)
             record["benchmarks"][name] = measure_task(task, opened, Path(place), options)

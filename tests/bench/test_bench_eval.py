@@ -7,7 +7,7 @@ from moka_peft.analysis.speed import rounds
 
 def test_it_times_the_runner_and_generate(load, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(rounds, "why_void", lambda seconds, load: [])
-    brief = ["--rounds", "1", "--warmup", "0", "--samples", "3", "--batch", "2", "--new-tokens", "2"]
+    brief = ["--rounds", "1", "--warmup", "0", "--samples", "3", "--layers", "2", "--batch", "2", "--new-tokens", "2"]
     assert load("bench_eval").main([*brief, "--out", str(tmp_path / "eval.json")]) == 0
     record = json.loads((tmp_path / "eval.json").read_text())
     assert record["command"].startswith("python bench/bench_eval.py --rounds 1") and record["bar"] == 1.05
