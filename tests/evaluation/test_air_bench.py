@@ -97,8 +97,14 @@ def test_tasks_are_null_where_no_record_names_one(tmp_path):
 @pytest.mark.parametrize(
     ("record", "match"),
     [
-        ({"response": "A", "answer_gt": "maybe", "choice_a": "yes", "choice_b": "no"}, "line 1: 'maybe' is no choice"),
-        ({"response": "A", "answer_gt": "A", "choice_a": "yes", "choice_b": "no"}, "line 1: 'A' is no choice"),
+        (
+            {"response": "A", "answer_gt": "maybe", "choice_a": "yes", "choice_b": "no"},
+            "line 1, `answer_gt`: .* got 'maybe'",
+        ),
+        (
+            {"response": "A", "answer_gt": "A", "choice_a": "yes", "choice_b": "no"},
+            "line 1, `answer_gt`: expected one of .* got 'A'",
+        ),
         ({"response": "A", "answer_gt": "yes", "choice_a": "yes"}, "line 1, `choices`: expected two"),
         ({"prediction": "A", "reference": "A", "choices": {"A": "yes", "B": ""}}, "line 1, `choices`: expected two"),
         ({"prediction": "A", "reference": "A"}, "line 1: `choices` is missing: expected choices or choice_a"),

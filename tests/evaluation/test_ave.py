@@ -111,7 +111,7 @@ def test_references(tmp_path, reference, right):
     if right is not None:
         assert scored("ave", path, "authors").score == pytest.approx(100 * right)
         return
-    with pytest.raises(ValueError, match=f"{path}, line 1, `reference`: expected `event:NAME start_time:SECOND"):
+    with pytest.raises(ValueError, match=f"{path}, line 1, `output`: expected `event:NAME start_time:SECOND"):
         scored("ave", path, "authors")
 
 

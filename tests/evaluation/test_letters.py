@@ -57,7 +57,9 @@ def test_all_rows_are_in_the_denominator(tmp_path, benchmark):
 @BOTH
 def test_a_reference_that_is_no_letter_is_an_error(tmp_path, benchmark):
     path = write_records(tmp_path, [{"question": "?", "answer": "a dog", "output": ["A"]}])
-    with pytest.raises(ValueError, match=r"records\.jsonl, line 1: expected a letter as what is right, got 'a dog'"):
+    with pytest.raises(
+        ValueError, match=r"records\.jsonl, line 1, `answer`: expected the letter of a choice, got 'a dog'"
+    ):
         scored(benchmark, path, "strict")
 
 

@@ -144,7 +144,7 @@ def test_cognition_is_left_out(tmp_path, protocol):
     ("change", "message"),
     [
         ({"subtask": "colour"}, r"records\.jsonl, line 2, `subtask`: expected one of existence, .*, got 'colour'"),
-        ({"answer": "Maybe"}, r"records\.jsonl, line 2: expected yes or no as what is right, got 'maybe'"),
+        ({"answer": "Maybe"}, r"records\.jsonl, line 2, `answer`: expected yes or no, got 'Maybe'"),
         ({"image_path": None}, r"records\.jsonl, line 2: `image` is missing: expected image or image_path"),
     ],
 )

@@ -45,7 +45,7 @@ def test_there_are_42_answers():
 
 
 def test_no_reference_is_refused():  # it would be in every answer
-    with pytest.raises(ValueError, match="`reference`: expected an answer, got ' '"):
+    with pytest.raises(ValueError, match="`reference`: expected an answer, got ' </s>'"):
         judge("music_avqa", "<answer>yes</answer>", " </s>", "authors")
 
 

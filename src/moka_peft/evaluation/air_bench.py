@@ -125,7 +125,7 @@ def _right(record: Record, choices: Mapping[str, str]) -> str:
     by_letter = isinstance(record.facts["choices"], Mapping) and reference in choices
     right = reference if by_letter else _letter_of(reference, choices)
     if right is None:
-        raise ValueError(f"{record.where}: {reference!r} is no choice: expected one of {choices}. Correct the record.")
+        raise record.wrong_reference(f"one of {choices}")
     return right
 
 

@@ -110,10 +110,7 @@ def read_reference(record: Record) -> Found:
     event = named[1].strip().lower() if named else ""
     seconds = _integers([piece.rsplit(":", 1)[-1] for piece in text.split(" ")[-2:]])
     if event not in NAMES or seconds is None:
-        raise ValueError(
-            f"{record.where}, `reference`: expected `event:NAME start_time:SECOND end_time:SECOND` with one of AVE's "
-            f"events, got {record.reference!r}. Correct the record."
-        )
+        raise record.wrong_reference("`event:NAME start_time:SECOND end_time:SECOND` with one of AVE's events")
     return Found(event, (seconds,))
 
 

@@ -50,7 +50,7 @@ def parse(record: Record, protocol: Protocol) -> Judged:
     anywhere, be it the end of a word. Raises ValueError where the reference is no letter."""
     right = letter_in(record.reference)
     if right is None:
-        raise ValueError(f"{record.where}: expected a letter as what is right, got {record.reference!r}. Correct it.")
+        raise record.wrong_reference("the letter of a choice")
     said = letter_in(record.prediction) if protocol == "strict" else _first_before_space(record.prediction)
     return Judged(said, float(said == right))
 

@@ -88,7 +88,7 @@ def parse(record: Record, protocol: Protocol) -> Judged:
         known = ", ".join(SUBTASKS + COGNITION)
         raise ValueError(f"{record.where}, `subtask`: expected one of {known}, got {subtask!r}. Correct the record.")
     if right not in ("yes", "no"):
-        raise ValueError(f"{record.where}: expected yes or no as what is right, got {right!r}. Correct the record.")
+        raise record.wrong_reference("yes or no")
     if protocol == "strict":
         said = first_yes_or_no(record.prediction)
     else:

@@ -75,7 +75,7 @@ def _right(record: Record) -> str:
     text = record.reference.split("</s>")[0]
     right = (tagged[1] if (tagged := _TAGGED.search(text)) else text).strip().lower()
     if not right:  # nothing is in everything: each answer would be right
-        raise ValueError(f"{record.where}, `reference`: expected an answer, got {text!r}. Correct the record.")
+        raise record.wrong_reference("an answer")
     return right
 
 

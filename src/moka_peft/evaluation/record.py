@@ -27,7 +27,7 @@ class Record:
     """What a model said to one question.
 
     prediction: its words, untouched. facts: what scoring needs beside, by the names of `Benchmark.needs`, with
-    whatever else a file has. where: file and row.
+    whatever else a file has. where: file and row. reference_key: under which key the file has the reference.
     """
 
     id: str
@@ -36,6 +36,12 @@ class Record:
     prediction: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
+    reference_key: str = "reference"
+
+    def wrong_reference(self, expected: str) -> ValueError:
+        """The error, to be raised, of a reference that is none."""
+        got = f"got {self.reference[:80]!r}"
+        return ValueError(f"{self.where}, `{self.reference_key}`: expected {expected}, {got}. Correct the record.")
 
 
 def read_records(path: str | Path, needs: Mapping[str, Sequence[str]]) -> list[Record]:
@@ -94,7 +100,7 @@ def _record(row: Any, where: str, needs: Mapping[str, Sequence[str]]) -> Record:
         facts[name] = row[key]
     texts = {"prediction": _text(row, said, where), "reference": _text(row, right, where)}
     named = {key: "" if row.get(key) is None else str(row[key]) for key in ("id", "question")}
-    return Record(**named, **texts, facts=facts, where=where)
+    return Record(**named, **texts, facts=facts, where=where, reference_key=right)
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:
