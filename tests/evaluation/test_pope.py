@@ -20,12 +20,21 @@ from .records import judge, scored, write_records
         ("No, I would not say yes", "no", ("no", 1), ("yes", 0)),  # yes goes first wherever it stands
         ("Maybe", "yes", (None, 0), (None, 0)),
         ("", "no", (None, 0), (None, 0)),
+        ("yes", " Yes\n", ("yes", 1), ("yes", 1)),
+        ("no", "No</s>", ("no", 1), ("no", 1)),
     ],
 )
 def test_yes_and_no(prediction, reference, strict, authors):
     for protocol, (parsed, right) in (("strict", strict), ("authors", authors)):
         judged = judge("pope", prediction, reference, protocol)
         assert (judged.parsed, judged.right) == (parsed, right), protocol
+
+
+@pytest.mark.parametrize("reference", ["A", "event:Bark start_time:0 end_time:3", "maybe", ""])
+def test_a_reference_that_is_neither_is_an_error(tmp_path, reference):  # as in a file of another benchmark
+    path = write_records(tmp_path, [{"question": "a", "answer": reference, "output": ["No"]}])
+    with pytest.raises(ValueError, match=rf"records.jsonl, line 1, `answer`: expected yes or no, got '{reference}'"):
+        scored("pope", path, "strict")
 
 
 def test_rates_and_splits(tmp_path):

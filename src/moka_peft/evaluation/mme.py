@@ -21,7 +21,7 @@ from moka_peft.evaluation.question import Question
 from moka_peft.evaluation.record import Protocol, Record
 from moka_peft.evaluation.rows import layout, rows_of
 from moka_peft.evaluation.score import Interval, Judged, Score, grouped
-from moka_peft.evaluation.words import first_yes_or_no
+from moka_peft.evaluation.words import first_yes_or_no, right_yes_or_no
 
 PUBLISHED = {
     "existence": 60,
@@ -83,12 +83,10 @@ def parse(record: Record, protocol: Protocol) -> Judged:
 
     MME's cognition subtasks are read, and left out of the score. Raises ValueError for a record of no subtask of MME.
     """
-    subtask, right = record.facts["subtask"], record.reference.strip().lower()
+    subtask, right = record.facts["subtask"], right_yes_or_no(record)
     if subtask not in SUBTASKS + COGNITION:
         known = ", ".join(SUBTASKS + COGNITION)
         raise ValueError(f"{record.where}, `subtask`: expected one of {known}, got {subtask!r}. Correct the record.")
-    if right not in ("yes", "no"):
-        raise record.wrong_reference("yes or no")
     if protocol == "strict":
         said = first_yes_or_no(record.prediction)
     else:

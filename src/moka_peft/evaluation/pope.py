@@ -16,7 +16,7 @@ from moka_peft.evaluation.question import Question
 from moka_peft.evaluation.record import Protocol, Record
 from moka_peft.evaluation.rows import layout, rows_of
 from moka_peft.evaluation.score import Judged, Score, score_shares
-from moka_peft.evaluation.words import first_yes_or_no
+from moka_peft.evaluation.words import first_yes_or_no, right_yes_or_no
 
 SPLITS = ("random", "popular", "adversarial")
 
@@ -44,12 +44,16 @@ def prompt(question: Question, template: str) -> str:
 
 
 def parse(record: Record, protocol: Protocol) -> Judged:
-    """strict: the first word must be yes or no; authors: yes anywhere, else no anywhere (also inside "know")."""
+    """strict: the first word must be yes or no; authors: yes anywhere, else no anywhere (also inside "know").
+
+    Raises ValueError where the reference is neither.
+    """
+    right = right_yes_or_no(record)
     if protocol == "strict":
         said = first_yes_or_no(record.prediction)
     else:
         said = next((word for word in ("yes", "no") if word in record.prediction.lower()), None)
-    return Judged(said, float(said == record.reference.strip().lower()))
+    return Judged(said, float(said == right))
 
 
 def score(records: Sequence[Record], judged: Sequence[Judged], protocol: Protocol) -> Score:
@@ -66,7 +70,7 @@ def rates(records: Sequence[Record], judged: Sequence[Judged]) -> dict[str, floa
     None where nothing is to be divided by.
     """
     said = [one.parsed == "yes" for one in judged]
-    right = [record.reference.strip().lower() == "yes" for record in records]
+    right = [right_yes_or_no(record) == "yes" for record in records]
     hits = sum(a and b for a, b in zip(said, right, strict=True))
     return {
         "accuracy": _percent(sum(one.right or 0.0 for one in judged), len(judged)),
