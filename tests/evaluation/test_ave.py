@@ -67,6 +67,7 @@ def test_events_and_ranges(prediction, event, ranges, right):
         "<event>Bark (0,3)</event>",
         "<event>Bark (0 3</event>",
         "<event>Bark , (0 3)</event>",  # a space is left before the comma
+        f"<event>Bark (0 {'3' * 5000})</event>",  # more digits than Python makes an integer of
     ],
 )
 def test_unparseable(prediction):

@@ -79,7 +79,7 @@ def read_inside_event(text: str) -> Found | None:
     """A known event whose ranges stand behind it, within its tags: the second try of the authors' script."""
     name = _named(text)
     event = _INSIDE.split(name)[0].strip().rstrip(",").lower()
-    ranges = tuple((int(start), int(end)) for start, end in _INSIDE.findall(name))
+    ranges = tuple(pair for found in _INSIDE.findall(name) if (pair := _integers(found)))
     return Found(event, ranges) if event in NAMES and ranges else None
 
 
