@@ -69,7 +69,13 @@ def test_one_task_alone_is_a_whole_result(tmp_path, count, partial):
 @pytest.mark.parametrize("choices", [None, "Man", ["Man"], ["Man", 2]])
 def test_records_without_choices(tmp_path, choices):
     path = write_records(tmp_path, [{"answer": "Man", "model_output": "Man", "choices": choices}])
-    with pytest.raises(ValueError, match=r"records.jsonl, line 1.*`choices`"):
+    with pytest.raises(ValueError, match=r"records.jsonl, line 1.*`choices`.*\. (Correct|Add)"):
+        scored("mmau", path, "strict")
+
+
+def test_an_empty_reference_is_refused(tmp_path):  # all its words, none, are in every answer
+    path = write_records(tmp_path, [{"answer": " ", "model_output": "Nobody", "choices": ["Man", "Woman"]}])
+    with pytest.raises(ValueError, match="line 1, `answer`: expected the text of a choice, got ' '. Correct"):
         scored("mmau", path, "strict")
 
 

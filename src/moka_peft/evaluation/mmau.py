@@ -65,7 +65,10 @@ def parse(record: Record, protocol: Protocol) -> Judged:
     """
     choices = record.facts["choices"]
     if not _are_choices(choices):
-        raise ValueError(f"{record.where}, `choices`: expected a list of two texts or more, got {choices!r}.")
+        expected = "expected a list of two texts or more"
+        raise ValueError(f"{record.where}, `choices`: {expected}, got {choices!r}. Correct the record.")
+    if not record.reference.strip():  # whatever names no choice would be right
+        raise record.wrong_reference("the text of a choice")
     said = tokens(without_marks(record.prediction))
     parsed = next((choice for choice in (record.reference, *choices) if fits(choice, said, choices)), None)
     return Judged(parsed, float(parsed == record.reference))
