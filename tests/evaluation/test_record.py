@@ -65,6 +65,8 @@ def test_facts_come_from_either_key(tmp_path):
     ("[]", "holds no records"),
     ('{"prediction": "a", "reference": "b"}\n{"prediction": "a", "ref', ", line 2: no JSON: Unterminated string"),
     ('[{"prediction": "a", "reference": "b"}, {"pre', ": no JSON: Unterminated string .* torn last line."),
+    ('{\n "prediction": "a",\n "reference": "b"\n}', ", line 1: no JSON: Expecting property.* Write one record a line"),
+    ("[" * 100_000, ": no JSON: maximum recursion depth exceeded.* Write one record a line, or all as one list"),
     ('{"prediction": "a", "reference": "b"}\n7', ", line 2: expected an object, got '7'. Give a file of records."),
     ('[["a"]]', ", row 1: expected an object"),
     ('{"predict": "a", "answer": "b"}', ", line 1: has the keys of no known record: .*, got predict, answer. Give"),

@@ -78,8 +78,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: no JSON: {error}. Correct it, or remove a torn last line.") from error
+    except (ValueError, RecursionError) as error:
+        remedy = "Write one record a line, or all as one list; remove a torn last line."
+        raise ValueError(f"{where}: no JSON: {error}. {remedy}") from error
 
 
 def _record(row: Any, where: str, needs: Mapping[str, Sequence[str]]) -> Record:
