@@ -48,8 +48,8 @@ _EXPECTED = {"model_type": "a section of keys", "dict_type": "a section of keys"
 
 def _suggest(key: Key) -> str:
     """Names the nearest known key: first in the same section, then in the whole recipe."""
-    known = list(_known_keys(Recipe))
-    here = {str(name[-1]): name for name in known if name[:-1] == key[:-1]}
+    known, section = list(_known_keys(Recipe)), tuple(part for part in key[:-1] if isinstance(part, str))  # of a list
+    here = {str(name[-1]): name for name in known if name[:-1] == section}
     anywhere = {str(name[-1]): name for name in known}
     for candidates, likeness in ((here, 0.5), (anywhere, 0.6)):
         if near := difflib.get_close_matches(str(key[-1]), list(candidates), n=1, cutoff=likeness):
