@@ -105,9 +105,10 @@ def _sum(records: Sequence[Record], judged: Sequence[Judged], protocol: str) -> 
 def test_other_scores_are_means_over_records(name):
     """What the intervals of their differences rest on."""
     facts = {"type": ["Audio", "Counting"], "choices": {"A": "a", "B": "b"}, "question_type": "x"}
-    asked = [Record("", "", "event:Bark start_time:0 end_time:3", "", facts) for _ in range(3)]
+    right = {"ave": "event:Bark start_time:0 end_time:3"}.get(name, "yes")
+    asked = [Record("", "", right, "", facts) for _ in range(3)]
     for protocol in PROTOCOLS:
-        judged = [Judged("", right) for right in (1.0, 0.0, 0.5)]
+        judged = [Judged("", points) for points in (1.0, 0.0, 0.5)]
         assert BENCHMARKS[name].score(asked, judged, protocol).score == pytest.approx(50)
 
 
