@@ -90,17 +90,61 @@ def test_static_cache_with_compiled_steps(adapted, ids):
 def test_compiled_steps_of_generate_are_one_graph(adapted, ids, merge, options):
     """Lowered, as on a GPU, where `generate` compiles the steps on a static cache by itself."""
     from torch._dynamo.testing import CompileCounterWithBackend
-    from transformers import CompileConfig
 
     model, counter = adapted(), CompileCounterWithBackend("aot_eager")
     if merge:
         model.merge_adapter()
-    config = CompileConfig(backend=lambda graph, inputs, **_: counter(graph, inputs), fullgraph=True)
-    config._compile_all_devices = True
     plain = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, **options}
     expected = model.generate(ids, **plain)
-    got = model.generate(ids, **plain, cache_implementation="static", compile_config=config)
+    got = model.generate(ids, **plain, cache_implementation="static", compile_config=config_of(counter))
     assert torch.equal(got, expected) and counter.frame_count >= 1
+
+
+@pytest.mark.parametrize(("by_generate", "size"), [(True, 11), (True, 17), (False, 12)])
+def test_generate_compiles_its_steps_alone(one_layer, chat, by_generate, size):
+    """A chunk begins inside or behind what opens its turn, or is one token, and the model chooses placeholders: a graph
+    would route by what it sees. Not `by_generate`: by `model.compile()`."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    model, prompt, counter = one_layer(), chat("xyz", "pp", "vvxyz"), CompileCounterWithBackend("eager")
+    plain = {"max_new_tokens": 4, "logits_processor": [always_an_image], "output_logits": True, "do_sample": False}
+    plain["return_dict_in_generate"] = True
+    expected = model.generate(prompt, **plain)
+    if not by_generate:
+        model.get_base_model().compile(backend=counter)
+    how = {"compile_config": config_of(counter)} if by_generate else {"disable_compile": True}
+    got = model.generate(prompt, prefill_chunk_size=size, cache_implementation="static", **plain, **how)
+    torch.testing.assert_close(got.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    assert counter.frame_count == 1
+    base = vars(model.get_base_model())
+    assert "get_compiled_call" not in base and (base.get("_compiled_call_impl") is None) == by_generate
+
+
+def config_of(compiler):
+    """Has `generate` compile, as it does by itself on a GPU."""
+    from transformers import CompileConfig
+
+    config = CompileConfig(backend=lambda graph, inputs, **_: compiler(graph, inputs), fullgraph=True)
+    config._compile_all_devices = True
+    return config
+
+
+def always_an_image(ids, scores):
+    return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([50]), 0)
+
+
+def test_chunks_of_an_unknown_prompt_are_checked(one_layer, chat):
+    """Without a mask, ids that continue a cache do not tell where it ends."""
+    from torch._dynamo.backends.debugging import eager
+    from transformers import StaticCache
+
+    model, first = one_layer(), chat("xyz", "pp")
+    cache = StaticCache(config=model.config, max_cache_len=32)
+    with torch.no_grad():
+        model(first, past_key_values=cache)
+    options = {"past_key_values": cache, "prefill_chunk_size": 5, "max_new_tokens": 1}
+    with pytest.raises(ValueError, match="their user turn is not complete in this forward"):
+        model.generate(torch.cat([first, chat("vvxyz")], 1), compile_config=config_of(eager), **options)
 
 
 def test_a_compiled_step_outside_generate_may_be_media(one_layer, chat):

@@ -24,6 +24,15 @@ def is_generated(channel: RoutingChannel, kwargs: dict) -> bool:
     return is_one_token and kwargs.get("labels") is None and given_cache(kwargs) is not None
 
 
+def is_compiled_step(channel: RoutingChannel, forward: Forward) -> bool:
+    """Whether `forward` of `generate` may run compiled: one token a row, past what `generate` was given. What lies in
+    that takes its columns of the routing by the length of the cache, which no graph knows."""
+    if forward.shape[1:] != (1,):
+        return False
+    width = _given_columns(channel, channel.prompt)
+    return channel.past_prompt or width is None or forward.cached_length >= width
+
+
 def open_generated(channel: RoutingChannel, module: nn.Module, kwargs: dict) -> None:
     """Puts the text's routing into the channel, for whichever adapters: without an operator and without a check."""
     ids = kwargs["input_ids"]
@@ -35,9 +44,13 @@ def note_end_of_prompt(channel: RoutingChannel, prompt: Prompt | None, forward: 
     """Tells the steps to come that `forward` covers the last of what `generate` was given, where that is known."""
     if channel.generating != get_ident() or not forward.shape:
         return
-    fixed = channel.fixed.routing if channel.fixed is not None else None
-    width = prompt.length if prompt is not None else fixed.shape[1] if fixed is not None else None
+    width = _given_columns(channel, prompt)
     if width is not None and forward.cached_length + forward.shape[1] >= width:
         channel.past_prompt = True
         if forward.input_ids is not None:
             channel.text(forward.shape[0], 1, forward.input_ids.device)  # made now, not in a step
+
+
+def _given_columns(channel: RoutingChannel, prompt: Prompt | None) -> int | None:
+    fixed = channel.fixed.routing if channel.fixed is not None else None
+    return prompt.length if prompt is not None else fixed.shape[1] if fixed is not None else None
