@@ -1,6 +1,7 @@
 """A benchmark's run: the same records however it went, none lost, none twice, none of other settings."""
 
 import json
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from moka_peft.evaluation import PROTOCOLS
 from moka_peft.evaluation import run as running
-from moka_peft.evaluation.parts import read_parts
+from moka_peft.evaluation.parts import Part, read_parts
 
 from ..distributed.launch import Launch
 from .asking import BATCHES, QUESTIONS, pope_task, run
@@ -93,6 +94,25 @@ def test_two_processes_give_the_records_of_one(pope, whole, tmp_path, processes)
     told = Launch(processes, tmp_path / "again", RUN, settings, 2).results()
     kept = BATCHES - len(told[0]) - len(told[1])
     assert kept >= 1 and abs(len(told[0]) - len(told[1])) <= 1 and not set(told[0]) & set(told[1])
+    assert lines(tmp_path / "out") == lines(whole)
+
+
+def test_a_disk_that_fills_within_a_line_ends_the_run(pope, whole, tmp_path):
+    part, limits = tmp_path / "out/parts/part-0.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Filling(Part):
+        def append(self, answered):
+            if answered.batch == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (part.stat().st_size + 20, limits[1]))
+            super().append(answered)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=r"`out` took 20 of .*/part-0.jsonl. Make"):
+        patch.setattr(running, "Part", Filling)
+        try:
+            run(pope_task(pope), tmp_path / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    run(pope_task(pope), tmp_path / "out")
     assert lines(tmp_path / "out") == lines(whole)
 
 

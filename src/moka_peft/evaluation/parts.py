@@ -31,8 +31,16 @@ class Part:
         os.truncate(path, whole)
 
     def append(self, answered: Answered) -> None:
-        """Adds a batch in one write, and waits until it is on the disk."""
-        self._file.write((json.dumps(asdict(answered), ensure_ascii=False) + "\n").encode())
+        """Adds a batch in one write, and waits until it is on the disk.
+
+        Raises OSError where only its beginning went there: a full disk says so from the next write on.
+        """
+        line = (json.dumps(asdict(answered), ensure_ascii=False) + "\n").encode()
+        if (written := self._file.write(line)) != len(line):
+            raise OSError(
+                f"`out` took {written} of a batch's {len(line)} bytes: {self._file.name}. Make room on the disk and "
+                "repeat the command."
+            )
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> "Part":
