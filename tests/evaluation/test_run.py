@@ -142,10 +142,12 @@ def test_records_of_other_settings_are_not_mixed(pope, whole, changes, weights, 
     assert lines(whole) == before
 
 
-def test_other_questions_under_the_same_ids_are_other_settings(pope, whole, tmp_path):
+@pytest.mark.parametrize(("before", "after"), [("red bus", "red car"), ("0.png", "1.png"), ('"yes"', '"no"')])
+def test_other_questions_under_the_same_ids_are_other_settings(pope, whole, tmp_path, before, after):
     folder = shutil.copytree(pope, tmp_path / "pope")
+    assert len(run(pope_task(folder), whole, never_opened)) == QUESTIONS  # the same ones in another folder
     text = (folder / "coco_pope_random.json").read_text()
-    (folder / "coco_pope_random.json").write_text(text.replace("red bus", "red car", 1))
+    (folder / "coco_pope_random.json").write_text(text.replace(before, after, 1))
     with pytest.raises(ValueError, match="questions_sha256"):
         run(pope_task(folder), whole, never_opened)
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from moka_peft.data import Sample
@@ -76,7 +77,12 @@ class Task:
         }
 
     def _digest(self) -> str:
-        told = [[one.id, one.text, one.reference, dict(one.facts)] for one in self.questions]
+        """Of all questions; a file counts by its name alone, so that the folder may move."""
+        told = [
+            [one.id, one.text, one.reference, dict(one.facts)]
+            + [[_name(medium) for medium in media] for media in (one.images, one.videos, one.audios)]
+            for one in self.questions
+        ]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def row(self, question: Question, prediction: str) -> dict[str, Any]:
@@ -92,3 +98,7 @@ class Task:
         told["parsed"] = {protocol: one.parsed for protocol, one in judged.items()}
         told["right"] = {protocol: one.right for protocol, one in judged.items()}
         return told | dict(record.facts)
+
+
+def _name(medium: str | bytes) -> str:
+    return Path(medium).name if isinstance(medium, str) else hashlib.sha256(medium).hexdigest()
