@@ -36,6 +36,10 @@ def test_what_a_recipe_names(write_yaml):
          "it, got 'What is it?'."),
         ("mme.prompt='{question} {hint}'", "`{}` is wrong: expected a text with {{question}}, and at most {{choices}} "
          "beside it, got '{{question}} {{hint}}'."),
+        ("mme.prompt='{question:d}'", "`{}` is wrong: expected a text with {{question}}, and at most {{choices}} "
+         "beside it, got '{{question:d}}'."),
+        ("mme.prompt='{question} {choices!z}'", "`{}` is wrong: expected a text with {{question}}, and at most "
+         "{{choices}} beside it, got '{{question}} {{choices!z}}'."),
         ("mme.prompt='{question'", "`{}` is wrong: expected a text with {{question}}, got '{{question' (expected '}}' "
          "before end of string)."),
     ],

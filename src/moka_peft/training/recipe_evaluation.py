@@ -14,10 +14,11 @@ FIELDS = ("question", "choices")
 def template(text: str) -> str:
     """Checks that a prompt has a place for the question, and for nothing that no benchmark has."""
     try:
-        found = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+        fields = [field for _, *field in Formatter().parse(text) if field[0] is not None]
     except ValueError as error:
         raise ValueError(f"expected a text with {{question}}, got {text!r} ({error})") from error
-    if "question" not in found or set(found) - set(FIELDS):
+    found = {"" if how or conversion else name for name, how, conversion in fields}
+    if "question" not in found or found - set(FIELDS):
         raise ValueError(f"expected a text with {{question}}, and at most {{choices}} beside it, got {text!r}")
     return text
 
