@@ -74,11 +74,12 @@ class Choice:
         return task
 
     def _asked(self, name: str, target: "Target") -> "Asked":
-        """The recipe's section with the command line over it."""
+        """The recipe's section with the command line over it; made-up files are in no folder of the recipe's."""
         from moka_peft.training.recipe_evaluation import Asked
 
         section = target.benchmarks.get(name, Asked())
-        return section.model_copy(update=dict(self.settings.get(name, {})))
+        made_up = {"folder": None} if self.tiny else {}
+        return section.model_copy(update=made_up | dict(self.settings.get(name, {})))
 
     def _folder(self, name: str, target: "Target", options: Mapping[str, Any]) -> Path:
         if not self.tiny:
