@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from moka_peft.cli import call
+from moka_peft.cli.chosen_tasks import Choice, settings_of
 from moka_peft.evaluation import BENCHMARKS, read_records
 from moka_peft.evaluation.generated import write_benchmark
 from moka_peft.evaluation.target import Target, digest, find_target
@@ -138,6 +139,21 @@ def test_a_prompt_that_does_not_fit_is_said_before_a_model_opens(closed, data, c
     words = ["tiny-avt", "--benchmarks", "pope", "--data", str(data)]
     assert call(["eval", *words, "--set", "pope.prompt='<image> <image> {question}'"]) == 1
     assert "coco_pope_random.json, row 1, " in capsys.readouterr().err
+
+
+def test_several_targets_have_a_place_each(closed, adapter, data, tmp_path, capsys):
+    words = ["--benchmarks", "pope", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert call(["eval", str(adapter), f"{adapter}/", *words]) == 2
+    assert "--out: has one place for several targets, " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_made_up_files_take_the_place_of_those_that_an_adapter_was_evaluated_on(adapter, data, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "runs/one")
+    changed(folder / "recipe.yaml", folder / "recipe.yaml", benchmarks={"pope": {"folder": str(data / "pope")}})
+    for words, tiny, place in (([], False, data), ([], True, tmp_path), ([f"pope.folder={data}/pope"], True, data)):
+        [task] = Choice([], settings_of(words), tiny=tiny).tasks(find_target(str(folder)))
+        assert all(question.where.startswith(str(place)) for question in task.questions)
 
 
 def test_what_a_name_stands_for(recipe, adapter, tmp_path, monkeypatch):

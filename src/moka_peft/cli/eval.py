@@ -74,8 +74,8 @@ def run(
         console.print("--tiny: made-up questions; no result means anything")
     with process_group(PATIENCE):
         found = _first_alone(lambda: [find_target(name, tiny=tiny) for name in targets])
+        folders = _first_alone(lambda: _folders(found, out))
         planned = _first_alone(lambda: [(target, choice.tasks(target)) for target in found])
-        folders = _folders(found, out)
         records = {
             target.name: _evaluate(target, tasks, folders[target.name], workers, overwrite, console)
             for target, tasks in planned
@@ -99,6 +99,11 @@ def _folders(targets: "Sequence[Target]", out: Path | None) -> dict[str, Path]:
         return {target.name: out or target.out for target in targets}
     count = Counter(target.label for target in targets)
     labels = [one.label if count[one.label] == 1 else one.name.strip("./").replace("/", "--") for one in targets]
+    if same := [label for label, times in Counter(labels).items() if times > 1]:
+        raise typer.BadParameter(
+            f"has one place for several targets, {same[0]}. Evaluate them one by one, each with its own.",
+            param_hint="--out",
+        )
     return {target.name: out / label for target, label in zip(targets, labels, strict=True)}
 
 
