@@ -101,13 +101,18 @@ def test_a_moved_adapter_is_the_same_and_an_other_one_is_not(adapter, data, tmp_
     shutil.copytree(adapter, first)
     assert call(["eval", str(first), *words]) == 0
     first.rename(second)
-    with monkeypatch.context() as patch:
-        patch.setattr(Target, "open", lambda self: pytest.fail("a model was opened"))
-        assert call(["eval", str(second), *words]) == 0
-    (second / "adapter_model.safetensors").write_bytes(b"other weights")
-    capsys.readouterr()
-    assert call(["eval", str(second), *words]) == 1
-    assert "holds records of other settings (model.adapter_sha256: " in capsys.readouterr().err
+    monkeypatch.setattr(Target, "open", lambda self: pytest.fail("a model was opened"))
+    config, weights = second / "adapter_config.json", second / "adapter_model.safetensors"
+    data = json.loads(config.read_text())
+    config.write_text(json.dumps(data | {"base_model_name_or_path": "elsewhere"}))
+    assert call(["eval", str(second), *words]) == 0
+    for path, other in ((config, json.dumps(data | {"lora_alpha": 99}).encode()), (weights, b"other weights")):
+        before = path.read_bytes()
+        path.write_bytes(other)
+        capsys.readouterr()
+        assert call(["eval", str(second), *words]) == 1
+        assert "holds records of other settings (model.adapter_sha256: " in capsys.readouterr().err
+        path.write_bytes(before)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is evaluated: a recipe's finished run, an adapter's folder or a base model; known before a model is opened."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,7 +66,7 @@ class Target:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Whose records they are: the base model, a hash of the adapter's weights, how media are decoded."""
+        """Whose records they are: the base model, a hash of the adapter, how media are decoded."""
         weights = {"adapter_sha256": digest(self.adapter)} if self.adapter else {}
         media = {key: value for key, value in vars(self.media).items()}
         model = {"base": title(self.base), **weights, "dtype": self.base.get("dtype", "float32")}
@@ -130,8 +131,11 @@ def title(base: Mapping[str, Any]) -> str:
 
 
 def digest(folder: Path) -> str:
-    """A hash of an adapter's weights, and of those that lie beside them."""
-    found = hashlib.sha256()
+    """A hash of an adapter's weights, of those that lie beside them, and of what it does with them; wherever its base
+    model lies."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config.pop("base_model_name_or_path", None)
+    found = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         with path.open("rb") as file:
             found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
