@@ -13,7 +13,7 @@ from moka_peft.cli import call
 from moka_peft.cli.chosen_tasks import Choice, settings_of
 from moka_peft.evaluation import BENCHMARKS, read_records
 from moka_peft.evaluation.generated import write_benchmark
-from moka_peft.evaluation.target import Target, digest, find_target
+from moka_peft.evaluation.target import PLACE_BYTES, Target, digest, find_target, sampled_digest
 
 NAMES = [*BENCHMARKS]
 SHORT = ["--max-new-tokens", "3", "--batch-size", "4"]
@@ -88,7 +88,11 @@ def test_an_adapter_beside_its_base_model(recipe, adapter, data, tmp_path, capsy
     summary = found["targets"][str(adapter)]["benchmarks"]["pope"]
     assert summary["strict"]["partial_because"] == "the first 2 of 3 questions"
     assert summary["settings"]["model"]["adapter_sha256"] == digest(adapter)
-    assert found["targets"][base]["benchmarks"]["pope"]["settings"]["model"] == {"base": base, "dtype": "auto"}
+    assert found["targets"][base]["benchmarks"]["pope"]["settings"]["model"] == {
+        "base": base,
+        "base_sha256": sampled_digest(recipe.parent / "model"),
+        "dtype": "auto",
+    }
 
     assert call([*words, "--limit", "2", "--out", str(tmp_path), "--compare"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -144,6 +148,18 @@ def test_a_prompt_that_does_not_fit_is_said_before_a_model_opens(closed, data, c
     words = ["tiny-avt", "--benchmarks", "pope", "--data", str(data)]
     assert call(["eval", *words, "--set", "pope.prompt='<image> <image> {question}'"]) == 1
     assert "coco_pope_random.json, row 1, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [10, 3 * PLACE_BYTES, 200 * PLACE_BYTES])
+def test_other_weights_in_the_folder_of_a_base_model_are_another_model(recipe, tmp_path, size):
+    weights = tmp_path / "model.safetensors"
+    shutil.copy(recipe.parent / "model/config.json", tmp_path)
+    weights.write_bytes(bytes(size))
+    before = find_target(str(tmp_path)).identity
+    assert find_target(str(tmp_path)).identity == before
+    for other in (bytes(size + 1), bytes(size // 2) + b"\1" * (size - size // 2)):
+        weights.write_bytes(other)
+        assert find_target(str(tmp_path)).identity != before
 
 
 def test_several_targets_have_a_place_each(closed, adapter, data, tmp_path, capsys):
