@@ -22,9 +22,15 @@ def claim(out: Path, task: Task, settings: Mapping[str, Any], *, overwrite: bool
     """Makes a folder that of a run; whether the run in it is finished.
 
     settings: what decides the records. An earlier run's answers stay; a finished one may go on to a higher limit.
-    Raises ValueError where the folder holds a run of other settings, or somebody's files.
+    Raises OSError where there can be no folder, ValueError where it holds a run of other settings, or somebody's
+    files.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"`out` cannot be written: {out}: {error.strerror}. Choose another folder with `--out`."
+        ) from error
     earlier = read_json(out / SETTINGS)
     if not earlier:
         _refuse_foreign_files(out)
