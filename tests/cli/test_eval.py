@@ -144,6 +144,27 @@ def test_what_is_wrong_is_said_before_a_model_opens(closed, data, tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_is_said_before_a_model_opens(closed, data, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    words = ["--benchmarks", "pope", "--data", str(data), "--out", str(tmp_path / "file")]
+    assert call(["eval", "tiny-avt", *words]) == 1
+    assert f"`out` cannot be written: {tmp_path}/file/pope: Not a directory." in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_is_said_before_a_model_opens(closed, adapter, data, tmp_path, capsys):
+    one, two = (shutil.copytree(adapter, tmp_path / name) for name in ("one", "two"))
+    questions = shutil.copytree(data / "pope", tmp_path / "pope") / "coco_pope_random.json"
+    questions.write_text(questions.read_text().replace("bar", "cup"))
+    for folder, benchmarks in ((one, {"pope": {"folder": str(tmp_path / "pope")}}), (two, {"mmau": {}})):
+        changed(folder / "recipe.yaml", folder / "recipe.yaml", benchmarks=benchmarks)
+    words = ["eval", str(one), str(two), "--compare", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert call([*words, "--benchmarks", "pope"]) == 1
+    assert f"`question` of random-1 is not that of {one}: " in capsys.readouterr().err
+    assert call(words) == 2
+    assert "--compare: has nothing to compare: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_prompt_that_does_not_fit_is_said_before_a_model_opens(closed, data, capsys):
     words = ["tiny-avt", "--benchmarks", "pope", "--data", str(data)]
     assert call(["eval", *words, "--set", "pope.prompt='<image> <image> {question}'"]) == 1

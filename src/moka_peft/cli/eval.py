@@ -12,7 +12,7 @@ import typer
 
 from moka_peft.cli import quiet
 from moka_peft.cli.chosen_tasks import Choice, names_of, settings_of
-from moka_peft.cli.evaluated import report
+from moka_peft.cli.evaluated import check_comparable, report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +76,8 @@ def run(
         found = _first_alone(lambda: [find_target(name, tiny=tiny) for name in targets])
         folders = _first_alone(lambda: _folders(found, out))
         planned = _first_alone(lambda: [(target, choice.tasks(target)) for target in found])
+        if compare:
+            _first_alone(lambda: check_comparable(planned))
         records = {
             target.name: _evaluate(target, tasks, folders[target.name], workers, overwrite, console)
             for target, tasks in planned

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,6 +41,29 @@ def report(
         _show(target, tasks, folders[target.name], records[target.name], console)
     for both in comparisons.values():
         console.print(comparison_table(both["strict"]))
+
+
+def check_comparable(planned: "Planned") -> None:
+    """Raises ValueError where targets would not be asked the same questions, typer.BadParameter where no benchmark is
+    asked of all."""
+    from moka_peft.evaluation import Record
+    from moka_peft.evaluation.same_questions import pair_by_id
+
+    (baseline, first), *others = [(target.name, {task.name: task for task in tasks}) for target, tasks in planned]
+    shared = [name for name in first if all(name in tasks for _, tasks in others)]
+    if not shared:
+        raise typer.BadParameter(
+            "has nothing to compare: expected a benchmark that all targets are asked, got none. Name it with "
+            "`--benchmarks`.",
+            param_hint="--compare",
+        )
+    for name in shared:
+        runs = {
+            target: [Record(one.id, one.text, one.reference, "", where=one.where) for one in tasks[name].asked]
+            for target, tasks in [(baseline, first), *others]
+        }
+        for target, _ in others:
+            pair_by_id(name, runs, baseline, target)
 
 
 def _show(
