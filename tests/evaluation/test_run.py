@@ -4,6 +4,8 @@ import json
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -185,6 +187,19 @@ def test_overwrite_begins_anew_and_removes_nothing_else(pope, whole, tmp_path, a
     (out / "notes.txt").write_text("mine")
     run(pope_task(pope), out, weights="b", overwrite=True)
     assert len(answered) == 1 + BATCHES and lines(out) == lines(whole) and (out / "notes.txt").exists()
+
+
+def test_two_runs_do_not_share_a_folder(pope, whole, tmp_path):
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); "
+    command = [sys.executable, "-S", "-c", f"{hold} sys.stdin.read()", str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        with pytest.raises(OSError, match=r"`out` is in use: another `moka eval` runs in .*--out"):
+            run(pope_task(pope), tmp_path, never_opened)
+        other.kill()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    run(pope_task(pope), tmp_path)
+    assert lines(tmp_path) == lines(whole) and not (tmp_path / "lock").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(pope, tmp_path):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def evaluate(
     OUT gets settings.json, records.jsonl and summary.json. What is answered stays, whatever ends the run, and the same
     call goes on; a finished run is only read, without opening the model. identity: whose records they are, with the
     `target`'s name. workers: processes that load media ahead. Under `torchrun` or `accelerate launch` the processes
-    share the batches. Raises ValueError where the folder holds records of other settings.
+    share the batches. Raises ValueError where the folder holds records of other settings, OSError where another run is
+    at work in it.
     """
     if is_sharded():
         raise ValueError(
@@ -48,16 +49,18 @@ def evaluate(
         )
     console = (console or Console()) if rank() == 0 else Console(quiet=True)
     settings = {**identity, **task.settings(), "versions": versions(), "num_threads": torch.get_num_threads()}
-    if not on_first(lambda: run_folder.claim(out, task, settings, overwrite=overwrite)):
-        done = on_first(lambda: sorted(run_folder.answered(out, task)))
-        missing = sorted(set(range(len(task.batches))) - set(done))
-        if missing:
-            if done:
-                console.print(f"{task.name}: going on after {_count(task, done)} records", soft_wrap=True)
-            with cpu_threads(on_first(lambda: read_json(out / run_folder.SETTINGS)["num_threads"])):
-                answer(task, *open_model(), out, missing, workers=workers, console=console)
-        gather(None)
-        on_first(lambda: run_folder.finish(out, task))
+    with ExitStack() as stack:
+        on_first(lambda: stack.enter_context(run_folder.alone(out)))
+        if not on_first(lambda: run_folder.claim(out, task, settings, overwrite=overwrite)):
+            done = on_first(lambda: sorted(run_folder.answered(out, task)))
+            missing = sorted(set(range(len(task.batches))) - set(done))
+            if missing:
+                if done:
+                    console.print(f"{task.name}: going on after {_count(task, done)} records", soft_wrap=True)
+                with cpu_threads(on_first(lambda: read_json(out / run_folder.SETTINGS)["num_threads"])):
+                    answer(task, *open_model(), out, missing, workers=workers, console=console)
+            gather(None)
+            on_first(lambda: run_folder.finish(out, task))
     return run_folder.records_of(out, task)
 
 

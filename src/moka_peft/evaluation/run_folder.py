@@ -1,7 +1,10 @@
 """The folder of a benchmark's run: whose records it holds, whether they are all there, and how they come together."""
 
+import fcntl
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,15 @@ SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
 SUMMARY = "summary.json"
 PARTS = "parts"
+LOCK = "lock"
 NOTES = {"target", "num_threads"}  # of a run, that another one with the same records may differ in
 
 
-def claim(out: Path, task: Task, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Makes a folder that of a run; whether the run in it is finished.
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Makes a folder and keeps other runs out of it; the lock ends with this process, however that ends.
 
-    settings: what decides the records. An earlier run's answers stay; a finished one may go on to a higher limit.
-    Raises OSError where there can be no folder, ValueError where it holds a run of other settings, or somebody's
-    files.
+    Raises OSError where there can be no such folder, or another run is at work in it.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,31 @@ def claim(out: Path, task: Task, settings: Mapping[str, Any], *, overwrite: bool
         raise OSError(
             f"`out` cannot be written: {out}: {error.strerror}. Choose another folder with `--out`."
         ) from error
+    if not os.access(out, os.W_OK):  # a finished run can be read there
+        yield
+        return
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # `flock` would stay with the workers of a killed process
+        except (BlockingIOError, PermissionError) as error:
+            raise OSError(
+                f"`out` is in use: another `moka eval` runs in {out}. Wait for its end, or choose another folder with "
+                "`--out`."
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
+
+
+def claim(out: Path, task: Task, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Makes a folder that of a run; whether the run in it is finished.
+
+    settings: what decides the records. An earlier run's answers stay; a finished one may go on to a higher limit.
+    Raises ValueError where the folder holds a run of other settings, or somebody's files.
+    """
     earlier = read_json(out / SETTINGS)
     if not earlier:
         _refuse_foreign_files(out)
@@ -70,8 +98,8 @@ def _check_same(
 
 
 def _refuse_foreign_files(out: Path) -> None:
-    torn = f"{SETTINGS}.partial"
-    if files := sorted(path.name for path in out.iterdir() if path.name != torn):
+    ours = {LOCK, f"{SETTINGS}.partial"}
+    if files := sorted(path.name for path in out.iterdir() if path.name not in ours):
         raise ValueError(
             f"`out` holds files of something else ({files[0]}, {len(files)} in all): {out}. Choose another."
         )
