@@ -172,7 +172,7 @@ def test_a_prompt_that_does_not_fit_is_said_before_a_model_opens(closed, data, c
 
 
 @pytest.mark.parametrize("size", [10, 3 * PLACE_BYTES, 200 * PLACE_BYTES])
-def test_other_weights_in_the_folder_of_a_base_model_are_another_model(recipe, tmp_path, size):
+def test_other_files_in_the_folder_of_a_base_model_are_another_model(recipe, tmp_path, size):
     weights = tmp_path / "model.safetensors"
     shutil.copy(recipe.parent / "model/config.json", tmp_path)
     weights.write_bytes(bytes(size))
@@ -181,6 +181,9 @@ def test_other_weights_in_the_folder_of_a_base_model_are_another_model(recipe, t
     for other in (bytes(size + 1), bytes(size // 2) + b"\1" * (size - size // 2)):
         weights.write_bytes(other)
         assert find_target(str(tmp_path)).identity != before
+    weights.write_bytes(bytes(size))
+    (tmp_path / "generation_config.json").write_text('{"repetition_penalty": 1.05}')
+    assert find_target(str(tmp_path)).identity != before
 
 
 def test_several_targets_have_a_place_each(closed, adapter, data, tmp_path, capsys):

@@ -146,8 +146,11 @@ def digest(folder: Path) -> str:
 
 
 def sampled_digest(folder: Path) -> str:
-    """A hash of a base model's configuration and of places all over its weights, which are too many to read whole."""
-    found = hashlib.sha256((folder / "config.json").read_bytes())
+    """A hash of a base model's settings and templates, and of places all over its weights, which are too many to read
+    whole."""
+    found = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")]):
+        found.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     for path in _weights(folder):
         size = path.stat().st_size
         found.update(f"{path.name} {size}".encode())
