@@ -144,6 +144,22 @@ def test_what_is_wrong_is_said_before_a_model_opens(closed, data, tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_media_that_a_model_does_not_take_are_said_before_it_answers(data, tmp_path, capsys, monkeypatch):
+    model, processor, collator = find_target("tiny-avt").open()
+    del collator.placeholders["audio"]
+    monkeypatch.setattr(Target, "open", lambda self: (model, processor, collator))
+    words = ["--benchmarks", "pope, mmau", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert call(["eval", "tiny-avt", *words, *SHORT]) == 1
+    assert "1 audio attached, but the processor takes image" in capsys.readouterr().err
+    assert not (tmp_path / "out/pope/records.jsonl").exists()
+
+
+def test_made_up_records_keep_out_of_the_place_of_real_ones(adapter, tmp_path):
+    mine = shutil.copytree(adapter, tmp_path / "mine")
+    assert call(["eval", str(mine), "--tiny", "--benchmarks", "pope", *SHORT]) == 0
+    assert (mine / "tiny-benchmarks/pope/summary.json").is_file() and not (mine / "benchmarks").exists()
+
+
 def test_a_folder_that_cannot_be_is_said_before_a_model_opens(closed, data, tmp_path, capsys):
     (tmp_path / "file").touch()
     words = ["--benchmarks", "pope", "--data", str(data), "--out", str(tmp_path / "file")]

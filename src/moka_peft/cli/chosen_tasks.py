@@ -102,7 +102,7 @@ def names_of(text: str | None) -> list[str]:
     """The names in a list such as `mme,pope`. Raises typer.BadParameter for an unknown one."""
     from moka_peft.evaluation import BENCHMARKS
 
-    names = list(dict.fromkeys(text.split(","))) if text is not None else []
+    names = list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
     if unknown := [name for name in names if name not in BENCHMARKS]:
         raise typer.BadParameter(
             f"knows no {', '.join(map(repr, unknown))}: expected some of {', '.join(BENCHMARKS)}.",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ from moka_peft.cli.evaluated import check_comparable, report
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from moka_peft.data import Collator
     from moka_peft.evaluation import Record
     from moka_peft.evaluation.target import Target
     from moka_peft.evaluation.task import Task
@@ -74,7 +75,7 @@ def run(
         console.print("--tiny: made-up questions; no result means anything")
     with process_group(PATIENCE):
         found = _first_alone(lambda: [find_target(name, tiny=tiny) for name in targets])
-        folders = _first_alone(lambda: _folders(found, out))
+        folders = _first_alone(lambda: _folders(found, out, tiny))
         planned = _first_alone(lambda: [(target, choice.tasks(target)) for target in found])
         if compare:
             _first_alone(lambda: check_comparable(planned))
@@ -95,10 +96,13 @@ def _first_alone(work: Callable[[], T]) -> T:
     return done[0] if done else work()
 
 
-def _folders(targets: "Sequence[Target]", out: Path | None) -> dict[str, Path]:
-    """Where each target's records go: below `--out` they need the target's name, too, where there are several."""
+def _folders(targets: "Sequence[Target]", out: Path | None, tiny: bool) -> dict[str, Path]:
+    """Where each target's records go: below `--out` they need the target's name, too, where there are several.
+
+    Made-up questions keep out of the place of real ones.
+    """
     if out is None or len(targets) == 1:
-        return {target.name: out or target.out for target in targets}
+        return {one.name: out or (one.tiny_out if tiny else one.out) for one in targets}
     count = Counter(target.label for target in targets)
     labels = [one.label if count[one.label] == 1 else one.name.strip("./").replace("/", "--") for one in targets]
     if same := [label for label, times in Counter(labels).items() if times > 1]:
@@ -122,7 +126,13 @@ def _evaluate(
 
     from moka_peft.evaluation.run import evaluate
 
-    opened = functools.cache(target.open)
+    @functools.cache
+    def opened() -> "tuple[Any, Any, Collator]":
+        model, processor, collator = target.open()
+        for task in tasks:  # a model that does not take a benchmark's media says so before hours of another one
+            collator.collate_prompts([task.sample(task.asked[0], collator.media)])
+        return model, processor, collator
+
     workers = (4 if torch.cuda.is_available() else 0) if workers is None else workers
     how = {"identity": target.identity, "workers": workers, "overwrite": overwrite, "console": console}
     records = {task.name: evaluate(task, opened, folder / task.name, **how) for task in tasks}

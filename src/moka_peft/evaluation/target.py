@@ -50,6 +50,11 @@ class Target:
         return folder.parent.parent / folder.name if folder.parent.name == "tiny" else folder
 
     @property
+    def tiny_out(self) -> Path:
+        """Where records of made-up questions go, which are none of the adapter's; a tiny run's own may lie in it."""
+        return self.out if self.out.parent.parent.name == "tiny" else self.out.with_name(f"tiny-{self.out.name}")
+
+    @property
     def batch_size(self) -> int:
         """How many questions are answered together."""
         return self.evaluation.batch_size if self.evaluation else BATCH_SIZE

@@ -136,7 +136,7 @@ def load_adapted(folder: Path) -> tuple[PeftModel, Any]:
 def base_of(folder: Path) -> dict[str, Any]:
     """Which model the adapter in a folder belongs to, as keywords of `load_model`.
 
-    A recipe knows `tiny-avt` wherever the package is installed.
+    A recipe knows `tiny-avt` wherever the package is installed. Without one the base opens in the dtype of its weights.
     """
     if (folder / RECIPE).is_file():
         model = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))["model"]
@@ -146,4 +146,4 @@ def base_of(folder: Path) -> dict[str, Any]:
     config = PeftConfig.from_pretrained(str(folder))
     if not config.base_model_name_or_path:
         raise ValueError(f"`adapter` names no base model: {folder}/adapter_config.json. Add base_model_name_or_path.")
-    return {"name": config.base_model_name_or_path, "revision": config.revision}
+    return {"name": config.base_model_name_or_path, "revision": config.revision, "dtype": "auto"}
