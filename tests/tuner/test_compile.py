@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +135,10 @@ def always_an_image(ids, scores):
     return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([50]), 0)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.18"),
+    reason="transformers 5.17 itself computes other logits in chunks that go on from a cache",
+)
 def test_chunks_of_an_unknown_prompt_are_checked(one_layer, chat):
     """Without a mask, ids that continue a cache do not tell where it ends."""
     from torch._dynamo.backends.debugging import eager
