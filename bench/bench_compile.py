@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from moka_peft.analysis.speed import ChatLayout, ChatTokens, compare, measure, sharing_copy
 from moka_peft.analysis.speed.comparison import provider_facts
-from moka_peft.analysis.speed.rounds import fixed_threads
+from moka_peft.training.determinism import fixed_threads
 
 PAIRS = (("moka compiled", "moka"), ("lora compiled", "lora"), ("moka compiled", "lora compiled"), ("moka", "lora"))
 

@@ -33,7 +33,7 @@ from moka_peft import Routing
 from moka_peft.analysis.speed import ChatLayout, ChatTokens, compare, measure
 from moka_peft.analysis.speed.adapters import routed
 from moka_peft.analysis.speed.comparison import provider_facts, rounded, spread
-from moka_peft.analysis.speed.rounds import fixed_threads
+from moka_peft.training.determinism import fixed_threads
 
 PAIRS = (("moka", "lora"), ("moka merged", "lora merged"), ("moka merged", "base"), ("lora", "base"), ("moka", "base"))
 CALLS = 200  # of a layer in one repetition: a single call is shorter than a timer tells

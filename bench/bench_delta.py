@@ -29,7 +29,8 @@ from recording import IMAGES, header, options_of, say, timing, write
 from moka_peft import Routing
 from moka_peft.analysis.speed import ChatLayout, ChatTokens, compare, measure
 from moka_peft.analysis.speed.comparison import provider_facts
-from moka_peft.analysis.speed.rounds import fixed_threads, time_rounds
+from moka_peft.analysis.speed.rounds import time_rounds
+from moka_peft.training.determinism import fixed_threads
 
 MODALITIES = 3
 LOOP_WIDTH, LOOP_BATCH, SELECTED_RANK = 1024, 8, 16

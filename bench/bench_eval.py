@@ -27,7 +27,6 @@ from rich.console import Console
 
 from moka_peft.analysis.speed import measure
 from moka_peft.analysis.speed.comparison import rounded, spread
-from moka_peft.analysis.speed.rounds import fixed_threads
 from moka_peft.composite import CompositeForConditionalGeneration, tiny_avt_config, tiny_avt_processor
 from moka_peft.data import Collator
 from moka_peft.evaluation import BENCHMARKS
@@ -35,6 +34,7 @@ from moka_peft.evaluation.batches import Batches
 from moka_peft.evaluation.generated import write_benchmark
 from moka_peft.evaluation.run import evaluate
 from moka_peft.evaluation.task import Task
+from moka_peft.training.determinism import fixed_threads
 
 NAMES = ("pope", "mmau")
 BAR = 1.05  # of the runner's time over `generate`'s

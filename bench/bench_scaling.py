@@ -22,7 +22,8 @@ from recording import header, options_of, say, table, timing, write
 
 from moka_peft.analysis.speed import ChatLayout, ChatTokens, measure
 from moka_peft.analysis.speed.comparison import adapter_seconds, rounded, spread
-from moka_peft.analysis.speed.rounds import AGAIN, Run, fixed_threads
+from moka_peft.analysis.speed.rounds import AGAIN, Run
+from moka_peft.training.determinism import fixed_threads
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from shapes import SHAPES
 from moka_peft.analysis.speed import ChatLayout, ChatTokens, compare, kept_bytes, measure, sharing_copy, training_step
 from moka_peft.analysis.speed import small_qwen2_5_vl as small_model
 from moka_peft.analysis.speed.comparison import provider_facts, rounded
-from moka_peft.analysis.speed.rounds import fixed_threads
 from moka_peft.training.activations import enable_checkpointing
+from moka_peft.training.determinism import fixed_threads
 
 FULL = "qwen2.5-vl-7b"
 

@@ -22,7 +22,7 @@ from recording import header, options_of, say, table, write
 from torch.profiler import ProfilerActivity, profile
 
 from moka_peft.analysis.speed import ChatLayout, ChatTokens
-from moka_peft.analysis.speed.rounds import fixed_threads
+from moka_peft.training.determinism import fixed_threads
 
 KINDS = {
     "matmul": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::matmul"),

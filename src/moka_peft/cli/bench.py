@@ -37,8 +37,8 @@ def run(
 
     from moka_peft.analysis.speed import ChatLayout
     from moka_peft.analysis.speed.model_cost import model_cost
-    from moka_peft.analysis.speed.rounds import fixed_threads
     from moka_peft.cli.env import environment
+    from moka_peft.training.determinism import fixed_threads
 
     quiet()
     try:

@@ -1,8 +1,8 @@
 """A benchmark is put to a model: answers in fixed batches, by all processes together, kept as they come."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from moka_peft.evaluation.progress import RecordProgress
 from moka_peft.evaluation.record import Record
 from moka_peft.evaluation.task import Task
 from moka_peft.training.answers import answer_batch
+from moka_peft.training.determinism import fixed_threads
 from moka_peft.training.folder import read_json
 from moka_peft.training.processes import gather, is_sharded, on_first, own_share, rank, world_size
 
@@ -57,7 +58,8 @@ def evaluate(
             if missing:
                 if done:
                     console.print(f"{task.name}: going on after {_count(task, done)} records", soft_wrap=True)
-                with cpu_threads(on_first(lambda: read_json(out / run_folder.SETTINGS)["num_threads"])):
+                threads = on_first(lambda: read_json(out / run_folder.SETTINGS)["num_threads"])
+                with fixed_threads(threads):  # on which the last bits of sums on the CPU depend
                     answer(task, *open_model(), out, missing, workers=workers, console=console)
             gather(None)
             on_first(lambda: run_folder.finish(out, task))
@@ -96,17 +98,6 @@ def answer(
 def versions() -> dict[str, str]:
     """The packages that answers depend on."""
     return {name: metadata.version(name) for name in PACKAGES}
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """The number of threads that a run began with, on which the last bits of sums on the CPU depend."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _count(task: Task, numbers: list[int]) -> int:

@@ -10,6 +10,17 @@ import torch
 
 
 @contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """torch computes with `count` threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def deterministic(num_threads: int, kernels: bool | None = None) -> Iterator[None]:
     """Makes torch repeat itself inside the block: a fixed number of CPU threads, deterministic kernels.
 
@@ -17,17 +28,16 @@ def deterministic(num_threads: int, kernels: bool | None = None) -> Iterator[Non
     kernels: None means yes on the CPU and no on a GPU, where they cost speed and some do not exist: then True
     raises RuntimeError inside. The former settings come back after the block.
     """
-    threads, was_on = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    was_on = torch.are_deterministic_algorithms_enabled()
     on_gpu = torch.cuda.is_available()
     if on_gpu and kernels:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(not on_gpu if kernels is None else kernels)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(was_on)
-        torch.set_num_threads(threads)
+    with fixed_threads(num_threads):
+        torch.use_deterministic_algorithms(not on_gpu if kernels is None else kernels)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(was_on)
 
 
 def seed_all(seed: int) -> None:

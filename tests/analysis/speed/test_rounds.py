@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from moka_peft.analysis.speed import machine_load, rounds
-from moka_peft.analysis.speed.rounds import Run, fixed_threads, measure, time_rounds, why_void
+from moka_peft.analysis.speed.rounds import Run, measure, time_rounds, why_void
+from moka_peft.training.determinism import fixed_threads
 
 QUIET = {"other_cores": 0.0}
 

@@ -121,17 +121,6 @@ def why_void(seconds: Mapping[str, list[float]], load: Mapping[str, Any]) -> lis
 
 
 @contextmanager
-def fixed_threads(count: int) -> Iterator[None]:
-    """torch computes with `count` threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def _without_collection() -> Iterator[None]:
     """No automatic collection inside; one that is asked for looks at what is new alone, a tenth of a second less."""
     was_on = gc.isenabled()
