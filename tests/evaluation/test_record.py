@@ -74,7 +74,7 @@ def test_facts_come_from_either_key(tmp_path):
     ('{"output": ["a", "b"], "answer": "c"}', ", line 1, `output`: expected a text, or a list of one, got .*'b'"),
     ('{"output": [], "answer": "c"}', "`output`: expected a text"),
     ('{"output": "a", "answer": null}', "`answer`: expected a text, .* got 'None'. Correct it."),
-    ('{"id": 1, "output": "", "answer": ""}\n{"id": "1", "output": "", "answer": ""}',
+    ('{"id": 1, "prediction": "", "reference": ""}\n{"id": "1", "prediction": "", "reference": ""}',
      ", line 2: `id` 1 stands in .*records.json, line 1, too: expected each question once. Remove one."),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_named(tmp_path, text, message):
@@ -95,3 +95,9 @@ def test_no_file(tmp_path):
     for path in (tmp_path / "gone.json", tmp_path):
         with pytest.raises(FileNotFoundError, match="not found. Correct the path."):
             read_records(path, {})
+
+
+def test_an_id_twice_is_for_the_authors_files_to_have(tmp_path):
+    """They count their duplicates, as their scripts do."""
+    row = {"id": "1", "question": "?", "answer": "yes", "output": ["Yes"]}
+    assert len(read_records(write_records(tmp_path, [row, row]), {})) == 2

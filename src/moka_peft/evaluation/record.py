@@ -118,7 +118,8 @@ def _check_ids(records: Sequence[Record]) -> None:
     """Raises ValueError where two of our records answer the same question."""
     seen: dict[str, str] = {}
     for record in records:
-        if record.id and (earlier := seen.setdefault(record.id, record.where)) != record.where:
+        is_ours = record.id and record.reference_key == FORMS[0][1]  # others count what they hold twice
+        if is_ours and (earlier := seen.setdefault(record.id, record.where)) != record.where:
             raise ValueError(
                 f"{record.where}: `id` {record.id} stands in {earlier}, too: expected each question once. Remove one."
             )
